@@ -1,0 +1,1 @@
+"""Comparative modelling from the best template."""

@@ -1,0 +1,1 @@
+"""Restrained minimisation with OpenMM."""

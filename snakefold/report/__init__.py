@@ -1,0 +1,1 @@
+"""The table and the HTML report of a run."""

@@ -1,0 +1,1 @@
+"""Finding homologues (MSA) and structural templates of chains."""
