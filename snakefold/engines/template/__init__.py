@@ -1,1 +1,32 @@
 """Comparative modelling from the best template."""
+
+from pathlib import Path
+
+from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
+from snakefold.outcome import Outcome
+
+
+class TemplateEngine:
+    """Comparative modelling on the CPU: no weights, no GPU; a target without a template is skipped, with the reason."""
+
+    name = "template"
+    version = "1"
+    licence = "Apache-2.0"
+    needs_msa = True
+    needs_templates = True
+    gpus = 0
+    limits = Limits(min_length=20, max_length=3000, max_chains=26, letters=STANDARD_LETTERS | frozenset("XU"))
+
+    def seconds(self, residues: int) -> float:
+        """Estimated seconds for one target of so many residues, on one core."""
+        return 2 + 0.15 * residues
+
+    def memory_mb(self, residues: int) -> int:
+        """Estimated peak memory in MB for one target of so many residues."""
+        return 400 + residues
+
+    def predict(self, task: FoldTask, folder: Path) -> Outcome:
+        """Model one target on its best template."""
+        from snakefold.engines.template.model import predict
+
+        return predict(task, folder)

@@ -1,0 +1,70 @@
+"""What every structure predictor says of itself, and how it is called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from snakefold.outcome import Outcome
+
+STANDARD_LETTERS = frozenset("ACDEFGHIKLMNPQRSTVWY")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The targets that an engine accepts. Lengths are residues of the whole target."""
+
+    min_length: int
+    max_length: int
+    max_chains: int
+    letters: frozenset[str] = STANDARD_LETTERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainInputs:
+    """What is known of one chain of a target: its sequence, its MSA (A3M, query first), the folder of its template hits.
+
+    The folder holds `hits.json` and the entries that it names (see docs/architecture.md).
+    """
+
+    sequence: str
+    msa: Path | None = None
+    templates: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTask:
+    """One prediction to make. `template` is the user's own template (mmCIF or PDB), used in place of the hits."""
+
+    chains: tuple[ChainInputs, ...]
+    seed: int = 0
+    template: Path | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A structure predictor. Reading these attributes imports nothing heavy; only `predict` does."""
+
+    name: str
+    version: str
+    """Enters the store keys: raise it whenever the same input gives another result."""
+    licence: str
+    needs_msa: bool
+    needs_templates: bool
+    gpus: int
+    limits: Limits
+
+    def seconds(self, residues: int) -> float:
+        """Estimated seconds for one target of so many residues, on one core or one GPU."""
+        ...
+
+    def memory_mb(self, residues: int) -> int:
+        """Estimated peak memory in MB (decimal, as Snakemake counts) for one target of so many residues."""
+        ...
+
+    def predict(self, task: FoldTask, folder: Path) -> Outcome:
+        """Predict one target and write the files of docs/architecture.md ("fold") into `folder`.
+
+        Raises MemberError when this target cannot be predicted; other targets of the batch go on.
+        """
+        ...
