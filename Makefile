@@ -1,0 +1,65 @@
+# Short names for what a user and CI run. Everything lives in .venv and .snakefold; `make clean` removes what a run made.
+# `PYTHON=python3.12 make test` chooses the Python; by default the newest supported one on PATH.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+CORES ?= all
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast lint format bench lock schema data system-deps clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/run  ## fold the shipped example: results/ and results/report/index.html
+	$(BIN)/snakemake --cores $(CORES) --quiet rules host reason progress $(ARGS)
+
+test: system-deps .venv/dev lint  ## all tests that need no account
+	$(BIN)/pytest $(ARGS)
+
+test-fast: .venv/dev  ## unit and DAG tests only
+	$(BIN)/pytest tests/unit tests/dag $(ARGS)
+
+lint: .venv/dev  ## ruff, snakefmt, pyright, snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/pyright
+	$(BIN)/snakemake --lint
+
+format: .venv/dev  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+bench: .venv/dev  ## measure: searches, dry runs, a second run (prints ratios)
+	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes (needs uv)
+	uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header pyproject.toml -o envs/requirements.lock
+	uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header pyproject.toml --extra dev -c envs/requirements.lock -o envs/requirements-dev.lock
+
+schema: .venv/run  ## write config/schema from the config models
+	$(BIN)/python -m snakefold schema config/schema/config.schema.json
+
+system-deps:  ## install what pip cannot (Debian, root); elsewhere say what is missing
+	@bash tests/system-deps.sh
+
+clean:  ## remove results, work, store and databases of runs in this folder (not .venv)
+	rm -rf results .snakefold .snakemake
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "snakefold needs Python 3.11, 3.12 or 3.13 on PATH (or PYTHON=/path/to/python)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run: envs/requirements.lock | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock
+	@touch $@
+
+.venv/dev: envs/requirements-dev.lock | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-dev.lock
+	@touch $@ .venv/run

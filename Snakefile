@@ -1,0 +1,37 @@
+"""snakefold: protein structures in bulk, from a sample sheet to relaxed models and a report."""
+
+from snakemake.utils import min_version
+
+min_version("9.13")
+
+
+configfile: "config/config.yaml"
+
+
+pathvars:
+    results=config.get("results", "results"),
+    work=config.get("work", ".snakefold/work"),
+    logs=config.get("logs", ".snakefold/logs"),
+    benchmarks=config.get("benchmarks", ".snakefold/benchmarks"),
+    databases=config.get("databases", {}).get("folder", ".snakefold/databases"),
+
+
+include: "rules/common.smk"
+include: "rules/databases.smk"
+include: "rules/search.smk"
+include: "rules/fold.smk"
+include: "rules/relax.smk"
+include: "rules/report.smk"
+
+
+wildcard_constraints:
+    database=r"[a-z0-9_]+",
+    preset=r"[a-z0-9_]+",
+    engine=r"[a-z0-9]+",
+    batch=r"[0-9a-f]{12}",
+    target=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+
+
+rule all:
+    input:
+        "<results>/outcome.json",

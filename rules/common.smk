@@ -1,0 +1,8 @@
+# Glue between the rules and the package. Parsing reads the config, the sheet and the files that the sheet names,
+# and nothing else: a worker parses this again and must get the same jobs.
+
+from snakefold import workflow as snakefold_workflow
+
+FOLDING = snakefold_workflow.prepare(
+    config, basedir=workflow.basedir, check_files=workflow.is_main_process
+)

@@ -1,0 +1,17 @@
+rule relax:
+    """Relax every model of one batch with OpenMM: several at once, one thread each."""
+    input:
+        models="<work>/fold/{engine}/{batch}.json",
+    output:
+        receipt="<work>/relax/{engine}/{batch}.json",
+    log:
+        "<logs>/relax/{engine}/{batch}.log",
+    benchmark:
+        "<benchmarks>/relax/{engine}/{batch}.jsonl"
+    threads: FOLDING.fold_threads
+    resources:
+        mem_mb=FOLDING.relax_memory_mb,
+        runtime=FOLDING.relax_minutes,
+    shell:
+        "python -m snakefold relax {wildcards.engine} {wildcards.batch} --threads {threads}"
+        " --models {input.models:q} --receipt {output.receipt:q} --log {log:q}"

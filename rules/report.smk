@@ -1,0 +1,74 @@
+rule score:
+    """Write the folder of one prediction: status, structures, confidence and scores."""
+    input:
+        msas=FOLDING.msas_of_target,
+        templates=FOLDING.templates_of_target,
+        models=FOLDING.models_of_target,
+        relaxed=FOLDING.relaxed_of_target,
+        reference=FOLDING.reference_of_target,
+    output:
+        folder=directory("<results>/{target}/{engine}"),
+    log:
+        "<logs>/score/{engine}/{target}.log",
+    benchmark:
+        "<benchmarks>/score/{engine}/{target}.jsonl"
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    shell:
+        "python -m snakefold score {wildcards.engine} {wildcards.target}"
+        " --msas {input.msas:q} --templates {input.templates:q}"
+        " --models {input.models:q} --relaxed {input.relaxed:q}"
+        " --folder {output.folder:q} --log {log:q}"
+
+
+rule summarize:
+    """Gather all predictions in one table."""
+    input:
+        folders=FOLDING.predictions,
+    output:
+        table="<results>/summary.tsv",
+    log:
+        "<logs>/summarize.log",
+    benchmark:
+        "<benchmarks>/summarize.jsonl"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    shell:
+        "python -m snakefold summarize --table {output.table:q} --log {log:q}"
+
+
+rule report:
+    """Write the pages that people look at."""
+    input:
+        folders=FOLDING.predictions,
+    output:
+        folder=directory("<results>/report"),
+    log:
+        "<logs>/report.log",
+    benchmark:
+        "<benchmarks>/report.jsonl"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    shell:
+        "python -m snakefold report --folder {output.folder:q} --log {log:q}"
+
+
+rule conclude:
+    """State how the run ended; fail, naming them, if any target failed."""
+    localrule: True
+    input:
+        folders=FOLDING.predictions,
+        table="<results>/summary.tsv",
+        report="<results>/report",
+    output:
+        outcome="<results>/outcome.json",
+    log:
+        "<logs>/conclude.log",
+    resources:
+        mem_mb=500,
+        runtime=10,
+    shell:
+        "python -m snakefold conclude --outcome {output.outcome:q} --log {log:q}"

@@ -1,0 +1,38 @@
+rule search_msa:
+    """Find homologues of every chain of one batch; each database is read once for all of them."""
+    input:
+        databases=FOLDING.sequence_databases,
+        given=FOLDING.given_msas,
+    output:
+        receipt="<work>/search_msa/{preset}/{batch}.json",
+    log:
+        "<logs>/search_msa/{preset}/{batch}.log",
+    benchmark:
+        "<benchmarks>/search_msa/{preset}/{batch}.jsonl"
+    threads: 8
+    resources:
+        mem_mb=FOLDING.search_memory_mb,
+        runtime=FOLDING.search_minutes,
+    shell:
+        "python -m snakefold search-msa {wildcards.batch} --threads {threads}"
+        " --receipt {output.receipt:q} --log {log:q}"
+
+
+rule search_templates:
+    """Find structural templates of every chain of one batch, none released after the cut-off date."""
+    input:
+        database=FOLDING.template_database,
+        msas="<work>/search_msa/{preset}/{batch}.json",
+    output:
+        receipt="<work>/search_templates/{preset}/{batch}.json",
+    log:
+        "<logs>/search_templates/{preset}/{batch}.log",
+    benchmark:
+        "<benchmarks>/search_templates/{preset}/{batch}.jsonl"
+    threads: 4
+    resources:
+        mem_mb=FOLDING.search_memory_mb,
+        runtime=FOLDING.search_minutes,
+    shell:
+        "python -m snakefold search-templates {wildcards.batch} --threads {threads}"
+        " --msas {input.msas:q} --receipt {output.receipt:q} --log {log:q}"

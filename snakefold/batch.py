@@ -1,0 +1,264 @@
+"""Works through the members of one batch: the store first, then the computation, then the receipt.
+
+A result is stored the moment it exists. Whatever ends the process loses at most the members in flight: the next
+attempt finds the rest in the store. The receipt is the only output that Snakemake tracks.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import platform
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from snakefold.errors import MemberError, SnakefoldError
+from snakefold.files import read_json, sha256_of_file, write_json
+from snakefold.outcome import Outcome, Status
+from snakefold.progress import Progress
+from snakefold.store import Action, Record, Store
+
+LOG_LINES = 20
+"""Lines of a failed member's own output that its receipt keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberReceipt:
+    """How one member ended, and where its files are: what the next step and `score` need to know.
+
+    `step` is the step in which the member ended: for a failure that was handed on, the step that failed.
+    """
+
+    step: str
+    status: Status
+    kind: str | None = None
+    reason: str | None = None
+    key: str | None = None
+    files: Mapping[str, str]
+    facts: Mapping[str, Any]
+    log: Sequence[str] = ()
+
+    def handed_on(self) -> "MemberReceipt":
+        """The same end, as the next step's receipt states it: nothing was computed there."""
+        return MemberReceipt(
+            step=self.step, status=self.status, kind=self.kind, reason=self.reason, files={}, facts={}, log=self.log
+        )
+
+
+def read_receipt(path: Path) -> dict[str, MemberReceipt]:
+    """The members of a receipt."""
+    return {name: MemberReceipt(**member) for name, member in read_json(path)["members"].items()}
+
+
+def fetch_files(store: Store, member: MemberReceipt, folder: Path) -> Path:
+    """Bring a member's files from the store into `folder`; returns the folder."""
+    for name, digest in member.files.items():
+        store.fetch(digest, folder / name)
+    return folder
+
+
+class BatchRun:
+    """The state of one batch job. Use as a context manager: it owns the scratch folder.
+
+    Members that need no computation are `hand_on`-ed or found by `find_stored`; the others end in `keep` or `fail`;
+    `write_receipt` closes the batch and refuses to leave a member out.
+    """
+
+    def __init__(
+        self, step: str, batch: str, members: Sequence[str], store: Store, *, reuse: bool, progress: Progress
+    ) -> None:
+        self.step = step
+        self.batch = batch
+        self.store = store
+        self.reuse = reuse
+        self.progress = progress
+        self._order = tuple(members)
+        self._ended: dict[str, MemberReceipt] = {}
+        self._timings: dict[str, dict[str, Any]] = {}
+        self._computed = 0
+
+    def __enter__(self) -> "BatchRun":
+        self.scratch = Path(tempfile.mkdtemp(prefix=f"snakefold-{self.step}-"))
+        # Batch systems announce the end with SIGTERM: leave as for Ctrl-C, so that workers and scratch go too.
+        signal.signal(signal.SIGTERM, _interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def hand_on(self, member: str, former: MemberReceipt) -> None:
+        """End a member as the step before ended it."""
+        self._end(member, former.handed_on(), f"{former.status} in {former.step}")
+
+    def find_stored(self, actions: Mapping[str, Action]) -> dict[str, Action]:
+        """Take from the store what is there; return the members that must be computed."""
+        missing = {}
+        for member, action in actions.items():
+            record = self.store.lookup(action.key) if self.reuse else None
+            if record is None:
+                missing[member] = action
+            else:
+                self._note(member, action, record, "from the store")
+        return missing
+
+    def keep(self, member: str, action: Action, folder: Path, outcome: Outcome, seconds: float, memory: float) -> None:
+        """Store the files of `folder` as the result of a member."""
+        files = {
+            path.relative_to(folder).as_posix(): sha256_of_file(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        record = Record(
+            step=self.step,
+            outcome=outcome,
+            files=files,
+            seconds=round(seconds, 3),
+            peak_memory_mb=round(memory, 1),
+            hardware=platform.machine(),
+        )
+        self.store.commit(action.key, record, folder)
+        self._computed += 1
+        self._note(member, action, record, f"{seconds:.1f} s")
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def fail(self, member: str, kind: str, reason: str, log: Sequence[str] = ()) -> None:
+        """End a member as failed; the others go on."""
+        failed = MemberReceipt(
+            step=self.step, status="failed", kind=kind, reason=reason, files={}, facts={}, log=tuple(log)[-LOG_LINES:]
+        )
+        self._computed += 1
+        self._end(member, failed, f"FAILED ({kind}): {reason}")
+
+    def _note(self, member: str, action: Action, record: Record, how: str) -> None:
+        outcome = record.outcome
+        self._timings[member] = {"seconds": record.seconds, "peak_memory_mb": record.peak_memory_mb}
+        receipt = MemberReceipt(
+            step=self.step,
+            status=outcome.status,
+            kind=outcome.kind,
+            reason=outcome.reason,
+            key=action.key,
+            files=record.files,
+            facts=outcome.facts,
+        )
+        self._end(member, receipt, f"{outcome.status}, {how}" + (f": {outcome.reason}" if outcome.reason else ""))
+
+    def _end(self, member: str, receipt: MemberReceipt, text: str) -> None:
+        self._ended[member] = receipt
+        self.progress.advance(f"{member} {text}")
+
+    def write_receipt(self, path: Path) -> None:
+        """Write the receipt, and beside it the times, which differ between runs and so stay out of it."""
+        if left_out := [member for member in self._order if member not in self._ended]:
+            raise SnakefoldError(f"{self.step} {self.batch}: no outcome for {', '.join(left_out)}; please report this")
+        write_json(path.with_suffix(".timing.json"), {"step": self.step, "members": self._timings})
+        write_json(
+            path,
+            {
+                "step": self.step,
+                "batch": self.batch,
+                "members": {member: asdict(self._ended[member]) for member in self._order},
+            },
+        )
+        self.progress.finish(f"{self._computed} computed, {len(self._order) - self._computed} not")
+
+
+def run_in_processes(
+    run: BatchRun, actions: Mapping[str, Action], calls: Mapping[str, Callable[[Path], Outcome]], *, workers: int
+) -> None:
+    """Compute members in warm processes of one thread each; keep or fail each in `run`.
+
+    `calls[member]` must be picklable; it gets an empty folder and leaves its files there. A call that raises fails
+    its member alone. So does one that takes its process with it (out of memory, crash): the pool starts another.
+    """
+    if not actions:
+        return
+    # One thread for every numerical library: parallelism is over members, and results must not depend on cores.
+    single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
+    os.environ.update(single | {"OPENMM_CPU_THREADS": "1"})
+    # spawn: libraries that have started threads of their own do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPool(max_workers=min(workers, len(actions)), context=context) as pool:
+        futures = {}
+        for member in actions:
+            folder = run.scratch / "members" / member
+            folder.mkdir(parents=True)
+            futures[pool.schedule(_call, args=[calls[member], folder, run.scratch / f"{member}.log"])] = member
+        try:
+            for future in as_completed(futures):
+                member = futures[future]
+                _settle(run, member, actions[member], future, run.scratch / "members" / member)
+        except BaseException:
+            pool.stop()
+            pool.join()
+            raise
+
+
+def _settle(run: BatchRun, member: str, action: Action, future: Any, folder: Path) -> None:
+    log_path = run.scratch / f"{member}.log"
+
+    def log() -> list[str]:
+        return log_path.read_text(errors="replace").splitlines() if log_path.exists() else []
+
+    try:
+        outcome, seconds, memory = future.result()
+    except MemberError as error:
+        run.fail(member, error.kind, str(error), log())
+    except ProcessExpired as error:
+        killed = error.exitcode in (-signal.SIGKILL, 137)
+        kind, what = ("out_of_memory", "was killed, most likely for want of memory") if killed else ("crash", "died")
+        run.fail(member, kind, f"the process {what} (exit code {error.exitcode})", log())
+    except (SnakefoldError, FutureTimeoutError) as error:
+        run.fail(member, "error", str(error), log())
+    except MemoryError:
+        run.fail(member, "out_of_memory", "not enough memory", log())
+    except Exception as error:
+        run.fail(member, "error", f"{type(error).__name__}: {error}", log())
+    else:
+        run.keep(member, action, folder, outcome, seconds, memory)
+
+
+def _call(call: Callable[[Path], Outcome], folder: Path, log: Path) -> tuple[Outcome, float, float]:
+    """Run in a worker: (outcome, seconds, peak memory of the process so far in MB). Its output goes to `log`."""
+    started = time.monotonic()
+    with _output_to(log):
+        try:
+            outcome = call(folder)
+        except Exception:
+            traceback.print_exc()
+            raise
+    return outcome, time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Send standard output and error to a file, those of C libraries included."""
+    saved = os.dup(1), os.dup(2)
+    with log.open("wb") as handle:
+        try:
+            os.dup2(handle.fileno(), 1)
+            os.dup2(handle.fileno(), 2)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            for descriptor in saved:
+                os.close(descriptor)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
