@@ -16,8 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from concurrent.futures import as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -206,40 +205,61 @@ def run_in_processes(
             raise
 
 
-def _settle(run: BatchRun, member: str, action: Action, future: Any, folder: Path) -> None:
+def _settle(run: BatchRun, member: str, action: Action, future: Future[Any], folder: Path) -> None:
     log_path = run.scratch / f"{member}.log"
 
     def log() -> list[str]:
         return log_path.read_text(errors="replace").splitlines() if log_path.exists() else []
 
     try:
-        outcome, seconds, memory = future.result()
-    except MemberError as error:
-        run.fail(member, error.kind, str(error), log())
+        result: _Result = future.result()
     except ProcessExpired as error:
-        killed = error.exitcode in (-signal.SIGKILL, 137)
+        killed = error.exitcode in (-signal.SIGKILL, 128 + signal.SIGKILL)
         kind, what = ("out_of_memory", "was killed, most likely for want of memory") if killed else ("crash", "died")
         run.fail(member, kind, f"the process {what} (exit code {error.exitcode})", log())
-    except (SnakefoldError, FutureTimeoutError) as error:
-        run.fail(member, "error", str(error), log())
-    except MemoryError:
-        run.fail(member, "out_of_memory", "not enough memory", log())
-    except Exception as error:
-        run.fail(member, "error", f"{type(error).__name__}: {error}", log())
     else:
-        run.keep(member, action, folder, outcome, seconds, memory)
+        if isinstance(result, _Failure):
+            run.fail(member, result.kind, result.reason, log())
+        else:
+            run.keep(member, action, folder, result.outcome, result.seconds, result.peak_memory_mb)
 
 
-def _call(call: Callable[[Path], Outcome], folder: Path, log: Path) -> tuple[Outcome, float, float]:
-    """Run in a worker: (outcome, seconds, peak memory of the process so far in MB). Its output goes to `log`."""
+@dataclass(frozen=True, kw_only=True)
+class _Success:
+    outcome: Outcome
+    seconds: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    kind: str
+    reason: str
+
+
+_Result = _Success | _Failure
+
+
+def _call(call: Callable[[Path], Outcome], folder: Path, log: Path) -> _Result:
+    """Run one member in a worker; what it prints goes to `log`. Peak memory is that of the process so far.
+
+    Errors come back as text: an exception of some library may not survive pickling, and would break the whole pool.
+    """
     started = time.monotonic()
     with _output_to(log):
         try:
             outcome = call(folder)
-        except Exception:
+        except MemberError as error:
+            return _Failure(kind=error.kind, reason=str(error))
+        except SnakefoldError as error:
+            return _Failure(kind="error", reason=str(error))
+        except MemoryError:
+            return _Failure(kind="out_of_memory", reason="not enough memory")
+        except Exception as error:
             traceback.print_exc()
-            raise
-    return outcome, time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+            return _Failure(kind="error", reason=f"{type(error).__name__}: {error}")
+    peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return _Success(outcome=outcome, seconds=time.monotonic() - started, peak_memory_mb=peak_memory_mb)
 
 
 @contextlib.contextmanager
