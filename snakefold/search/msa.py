@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -232,8 +233,7 @@ def model_of_rows(rows: Sequence[Row], alphabet: Alphabet) -> HMM:
     # Easel's parser is the way to an alignment with an RF line, which decides what a match column is.
     file = io.BytesIO(to_stockholm([Row(name=row.name, aligned=row.aligned) for row in rows]).encode())
     try:
-        handle = MSAFile(file, format="stockholm", digital=True, alphabet=alphabet)
-        with handle:
+        with closing(MSAFile(file, format="stockholm", digital=True, alphabet=alphabet)) as handle:
             msa = cast(DigitalMSA, handle.read())
         msa.name = QUERY
         model, _, _ = _builder(alphabet).build_msa(msa, Background(alphabet))
