@@ -1,0 +1,198 @@
+"""Restrained minimisation in rounds, freeing what is broken: the loop of AlphaFold's relaxation, on OpenMM."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import openmm
+from openmm import unit
+
+from snakefold.errors import MemberError, SnakefoldError
+from snakefold.relax.preparation import AllAtomModel, amber_system
+from snakefold.relax.violations import Violations, stereochemistry
+
+PlatformChoice = Literal["auto", "CUDA", "CPU", "Reference"]
+
+_KILOCALORIE = 4.184  # kJ
+_NANOMETER = 10.0  # angstrom
+_RESTRAINT_GROUP = 1
+
+# The torsion (neighbour, neighbour, neighbour, centre) of a stereocentre is about -33 degrees, of its mirror image 33.
+_LEAST_CHIRALITY = math.radians(20)
+_CHIRALITY_STIFFNESS = 2000.0  # kJ/mol/rad^2: stronger than the angles that hold a mirror image in place
+
+# Same input, same bytes: one thread and a fixed order of sums on the CPU, integer sums on CUDA.
+_PLATFORM_PROPERTIES = {
+    "CUDA": {"DeterministicForces": "true", "Precision": "mixed"},
+    "CPU": {"DeterministicForces": "true", "Threads": "1"},
+    "Reference": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaxParameters:
+    """How to relax; the defaults are AlphaFold's.
+
+    `stiffness` of the restraints on heavy atoms, kcal/mol/angstrom^2; `tolerance`, the root-mean-square force at which
+    the minimisation ends, kcal/mol/nm (AlphaFold's 2.39 is OpenMM's 10 kJ/mol/nm); `max_rounds` of the violation loop;
+    `max_iterations` of L-BFGS a round (0: no limit); `ph` decides on hydrogens; `platform`: "auto" is CUDA where it
+    works, else CPU.
+    """
+
+    stiffness: float = 10.0
+    tolerance: float = 2.39
+    max_rounds: int = 3
+    max_iterations: int = 0
+    ph: float = 7.0
+    platform: PlatformChoice = "auto"
+
+    def __post_init__(self) -> None:
+        if self.stiffness < 0:
+            raise SnakefoldError(f"relax: stiffness is {self.stiffness}; it must be 0 or more")
+        if self.tolerance <= 0:
+            raise SnakefoldError(f"relax: tolerance is {self.tolerance}; it must be above 0")
+        if self.max_rounds < 1 or self.max_iterations < 0:
+            raise SnakefoldError("relax: max_rounds must be 1 or more, max_iterations 0 or more")
+        if self.platform not in get_args(PlatformChoice):
+            raise SnakefoldError(f"relax: platform is '{self.platform}'; choose {', '.join(get_args(PlatformChoice))}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "RelaxParameters":
+        """Parameters by name. Raises SnakefoldError for names that do not exist and values out of range."""
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(names))
+        if unknown:
+            raise SnakefoldError(f"relax: unknown parameter '{unknown[0]}'; there are {', '.join(names)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minimised:
+    """A minimised model: `positions` (N, 3) in angstrom, energies in kJ/mol without the restraints.
+
+    `energy_before` is None if the input's was no finite number. `iterations` are steps of L-BFGS over all `rounds`.
+    """
+
+    positions: np.ndarray
+    energy_before: float | None
+    energy_after: float
+    iterations: int
+    rounds: int
+    violations_before: Violations
+    violations_after: Violations
+    platform: str
+
+
+def minimise(model: AllAtomModel, parameters: RelaxParameters) -> Minimised:
+    """Minimise with the input's heavy atoms restrained, then again with violating residues freed, until none is left.
+
+    In each round the restraints hold the atoms where the round before left them, and residues once freed stay free, as
+    in AlphaFold. Atoms that were added in preparation are never restrained: there is nothing that they should resemble.
+    Beyond AlphaFold, a force that is zero in good models turns stereocentres of the wrong hand, and keeps others from
+    being inverted where atoms are pushed hard.
+
+    Raises MemberError("cannot_relax") if the energy stops being a number.
+    """
+    system = amber_system(model.topology)
+    ideal = stereochemistry(model.topology, system)
+    restraint, restrained = _restraint(model)
+    system.addForce(restraint)
+    system.addForce(_chirality(ideal.centres))
+    context = _context(system, parameters.platform)
+    counter = _IterationCounter()
+    stiffness = parameters.stiffness * _KILOCALORIE * _NANOMETER**2
+    tolerance = parameters.tolerance * _KILOCALORIE
+
+    positions = model.positions
+    context.setPositions(positions / _NANOMETER)
+    energy_before = _energy(context)
+    violations_before = ideal.violations(positions, known=model.given)
+    violations = violations_before
+    free: set[int] = set()
+    rounds = 0
+    while rounds < parameters.max_rounds and (rounds == 0 or violations.residues):
+        rounds += 1
+        for particle, atom in enumerate(restrained):
+            held = 0.0 if ideal.residue_of[atom] in free else stiffness
+            restraint.setParticleParameters(particle, atom, [held, *(positions[atom] / _NANOMETER)])
+        restraint.updateParametersInContext(context)
+        # pyright takes the type of `tolerance` from OpenMM's default, 10.
+        openmm.LocalEnergyMinimizer.minimize(context, tolerance, parameters.max_iterations, counter)  # pyright: ignore[reportArgumentType]
+        state = context.getState(positions=True)
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+        if not np.isfinite(positions).all():
+            raise MemberError("cannot_relax", "the minimisation left the range of numbers; do atoms coincide?")
+        violations = ideal.violations(positions)
+        free |= set(violations.residues)
+    energy_after = _energy(context)
+    if energy_after is None:
+        raise MemberError("cannot_relax", "the energy after minimisation is no number; do atoms coincide?")
+    return Minimised(
+        positions=positions,
+        energy_before=energy_before,
+        energy_after=energy_after,
+        iterations=counter.iterations,
+        rounds=rounds,
+        violations_before=violations_before,
+        violations_after=violations,
+        platform=context.getPlatform().getName(),
+    )
+
+
+class _IterationCounter(openmm.MinimizationReporter):
+    """Counts the steps of L-BFGS, which OpenMM does not tell otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.iterations = 0
+
+    def report(self, iteration: int, x: Any, grad: Any, args: Any = None) -> bool:  # noqa: ARG002, the interface of OpenMM
+        self.iterations += 1
+        return False
+
+
+def _restraint(model: AllAtomModel) -> tuple[openmm.CustomExternalForce, list[int]]:
+    """Harmonic springs on the input's atoms, and these atoms' indices. Strengths and places are set in each round."""
+    force = openmm.CustomExternalForce("0.5*k*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+    for name in ("k", "x0", "y0", "z0"):
+        force.addPerParticleParameter(name)
+    atoms = [int(atom) for atom in np.flatnonzero(model.given)]
+    for atom in atoms:
+        force.addParticle(atom, [0.0, 0.0, 0.0, 0.0])
+    force.setForceGroup(_RESTRAINT_GROUP)
+    return force, atoms
+
+
+def _chirality(centres: np.ndarray) -> openmm.CustomTorsionForce:
+    """A force that acts only on stereocentres (C, 4) that are flat or of the wrong hand."""
+    force = openmm.CustomTorsionForce("0.5*k*max(0, theta+least)^2")
+    force.addGlobalParameter("k", _CHIRALITY_STIFFNESS)
+    force.addGlobalParameter("least", _LEAST_CHIRALITY)
+    for atoms in centres.tolist():
+        force.addTorsion(*atoms, [])
+    force.setForceGroup(_RESTRAINT_GROUP)
+    return force
+
+
+def _context(system: openmm.System, choice: PlatformChoice) -> openmm.Context:
+    names = ["CUDA", "CPU"] if choice == "auto" else [choice]
+    for name in names:
+        # A system holds but one context; the integrator is there for form and never steps.
+        integrator = openmm.VerletIntegrator(0.001)
+        try:
+            platform = openmm.Platform.getPlatform(name)
+            return openmm.Context(system, integrator, platform, _PLATFORM_PROPERTIES[name])
+        except openmm.OpenMMException as error:
+            # The CUDA plugin may be installed where there is no GPU, or no driver that suits it.
+            if name == names[-1]:
+                raise SnakefoldError(f"relax: OpenMM cannot use the platform {name}: {error}") from None
+    raise AssertionError("the last platform either works or raises")
+
+
+def _energy(context: openmm.Context) -> float | None:
+    """Potential energy in kJ/mol without the restraints; None if it is not finite."""
+    state = context.getState(energy=True, groups=~(1 << _RESTRAINT_GROUP) & 0xFFFFFFFF)
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    return energy if math.isfinite(energy) else None
