@@ -8,6 +8,8 @@ rule download_database:
         "<logs>/download_database/{database}.log",
     benchmark:
         "<benchmarks>/download_database/{database}.jsonl"
+    conda:
+        "../envs/snakefold.yaml"
     retries: 2
     threads: 2
     resources:

@@ -10,6 +10,8 @@ rule fold:
         "<logs>/fold/{engine}/{batch}.log",
     benchmark:
         "<benchmarks>/fold/{engine}/{batch}.jsonl"
+    conda:
+        "../envs/snakefold.yaml"
     threads: FOLDING.fold_threads
     resources:
         gpu=FOLDING.fold_gpus,

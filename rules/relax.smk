@@ -1,14 +1,16 @@
 rule relax:
     """Relax every model of one batch with OpenMM: several at once, one thread each."""
     input:
-        models="<work>/fold/{engine}/{batch}.json",
+        models=FOLDING.models_of_relaxation,
     output:
         receipt="<work>/relax/{engine}/{batch}.json",
     log:
         "<logs>/relax/{engine}/{batch}.log",
     benchmark:
         "<benchmarks>/relax/{engine}/{batch}.jsonl"
-    threads: FOLDING.fold_threads
+    conda:
+        "../envs/snakefold.yaml"
+    threads: FOLDING.relax_threads
     resources:
         mem_mb=FOLDING.relax_memory_mb,
         runtime=FOLDING.relax_minutes,

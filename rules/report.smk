@@ -1,6 +1,7 @@
 rule score:
     """Write the folder of one prediction: status, structures, confidence and scores."""
     input:
+        databases=FOLDING.all_databases,
         msas=FOLDING.msas_of_target,
         templates=FOLDING.templates_of_target,
         models=FOLDING.models_of_target,
@@ -12,6 +13,8 @@ rule score:
         "<logs>/score/{engine}/{target}.log",
     benchmark:
         "<benchmarks>/score/{engine}/{target}.jsonl"
+    conda:
+        "../envs/snakefold.yaml"
     resources:
         mem_mb=1500,
         runtime=10,
@@ -19,7 +22,7 @@ rule score:
         "python -m snakefold score {wildcards.engine} {wildcards.target}"
         " --msas {input.msas:q} --templates {input.templates:q}"
         " --models {input.models:q} --relaxed {input.relaxed:q}"
-        " --folder {output.folder:q} --log {log:q}"
+        " --databases {input.databases:q} --folder {output.folder:q} --log {log:q}"
 
 
 rule summarize:
@@ -32,6 +35,8 @@ rule summarize:
         "<logs>/summarize.log",
     benchmark:
         "<benchmarks>/summarize.jsonl"
+    conda:
+        "../envs/snakefold.yaml"
     resources:
         mem_mb=1000,
         runtime=20,
@@ -43,17 +48,22 @@ rule report:
     """Write the pages that people look at."""
     input:
         folders=FOLDING.predictions,
+        receipts=FOLDING.receipts,
+        databases=FOLDING.all_databases,
     output:
         folder=directory("<results>/report"),
     log:
         "<logs>/report.log",
     benchmark:
         "<benchmarks>/report.jsonl"
+    conda:
+        "../envs/snakefold.yaml"
     resources:
         mem_mb=1000,
         runtime=20,
     shell:
-        "python -m snakefold report --folder {output.folder:q} --log {log:q}"
+        "python -m snakefold report --receipts {input.receipts:q}"
+        " --databases {input.databases:q} --folder {output.folder:q} --log {log:q}"
 
 
 rule conclude:
@@ -67,6 +77,8 @@ rule conclude:
         outcome="<results>/outcome.json",
     log:
         "<logs>/conclude.log",
+    conda:
+        "../envs/snakefold.yaml"
     resources:
         mem_mb=500,
         runtime=10,

@@ -76,16 +76,24 @@ class BatchRun:
     """
 
     def __init__(
-        self, step: str, batch: str, members: Sequence[str], store: Store, *, reuse: bool, progress: Progress
+        self,
+        step: str,
+        batch: str,
+        members: Sequence[str],
+        store: Store,
+        *,
+        engine: str | None = None,
+        reuse: bool,
+        progress: Progress,
     ) -> None:
         self.step = step
+        self.engine = engine
         self.batch = batch
         self.store = store
         self.reuse = reuse
         self.progress = progress
         self._order = tuple(members)
         self._ended: dict[str, MemberReceipt] = {}
-        self._timings: dict[str, dict[str, Any]] = {}
         self._computed = 0
 
     def __enter__(self) -> "BatchRun":
@@ -100,6 +108,11 @@ class BatchRun:
     def hand_on(self, member: str, former: MemberReceipt) -> None:
         """End a member as the step before ended it."""
         self._end(member, former.handed_on(), f"{former.status} in {former.step}")
+
+    def skip(self, member: str, kind: str, reason: str) -> None:
+        """End a member to which this step does not apply."""
+        skipped = MemberReceipt(step=self.step, status="skipped", kind=kind, reason=reason, files={}, facts={})
+        self._end(member, skipped, f"skipped: {reason}")
 
     def find_stored(self, actions: Mapping[str, Action]) -> dict[str, Action]:
         """Take from the store what is there; return the members that must be computed."""
@@ -142,7 +155,6 @@ class BatchRun:
 
     def _note(self, member: str, action: Action, record: Record, how: str) -> None:
         outcome = record.outcome
-        self._timings[member] = {"seconds": record.seconds, "peak_memory_mb": record.peak_memory_mb}
         receipt = MemberReceipt(
             step=self.step,
             status=outcome.status,
@@ -159,14 +171,14 @@ class BatchRun:
         self.progress.advance(f"{member} {text}")
 
     def write_receipt(self, path: Path) -> None:
-        """Write the receipt, and beside it the times, which differ between runs and so stay out of it."""
+        """Write the receipt. Times differ between runs and so stay out of it: they are in the store's records."""
         if left_out := [member for member in self._order if member not in self._ended]:
             raise SnakefoldError(f"{self.step} {self.batch}: no outcome for {', '.join(left_out)}; please report this")
-        write_json(path.with_suffix(".timing.json"), {"step": self.step, "members": self._timings})
         write_json(
             path,
             {
                 "step": self.step,
+                "engine": self.engine,
                 "batch": self.batch,
                 "members": {member: asdict(self._ended[member]) for member in self._order},
             },
@@ -258,8 +270,13 @@ def _call(call: Callable[[Path], Outcome], folder: Path, log: Path) -> _Result:
         except Exception as error:
             traceback.print_exc()
             return _Failure(kind="error", reason=f"{type(error).__name__}: {error}")
-    peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return _Success(outcome=outcome, seconds=time.monotonic() - started, peak_memory_mb=peak_memory_mb)
+    return _Success(outcome=outcome, seconds=time.monotonic() - started, peak_memory_mb=peak_memory_mb())
+
+
+def peak_memory_mb() -> float:
+    """Peak memory of this process so far, MB."""
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes * 1024 / 1e6
 
 
 @contextlib.contextmanager

@@ -1,0 +1,267 @@
+"""The command line: `python -m snakefold COMMAND`. Rules call it; every command can also be typed by hand."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from snakefold import __version__, workflow
+from snakefold.errors import FaultsError, SnakefoldError
+
+INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors that the user can mend are printed without a traceback."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int | None] = options.command
+    try:
+        return command(options) or 0
+    except FaultsError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+    except SnakefoldError as error:
+        print(f"snakefold: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("snakefold: stopped; finished members are in the store, run again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="snakefold", description="Protein structure prediction in bulk.")
+    parser.add_argument("--version", action="version", version=f"snakefold {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="look through sample sheets; print all faults at once")
+    check.add_argument("sheets", nargs="*", type=Path, help="default: those of the config")
+    check.set_defaults(command=_check)
+
+    plan = commands.add_parser("plan", help="print batches, jobs and expected hours of the run")
+    plan.set_defaults(command=_plan)
+
+    schema = commands.add_parser("schema", help="write the JSON schema of the config")
+    schema.add_argument("path", type=Path)
+    schema.set_defaults(command=_schema)
+
+    retry = commands.add_parser("retry", help="withdraw receipts that hold failures, so that the next run tries again")
+    retry.set_defaults(command=_retry)
+
+    _add_store(commands.add_parser("store", help="look after the store of results"))
+    _add_databases(commands.add_parser("databases", help="download, list and verify databases"))
+    _add_steps(commands)
+    return parser
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("stat", help="count records, blobs, bytes").set_defaults(command=_store_stat)
+    commands.add_parser("verify", help="read everything; remove and name what is damaged").set_defaults(
+        command=_store_verify
+    )
+    gc = commands.add_parser("gc", help="remove results that were not used for a while")
+    gc.add_argument("--keep-days", type=float, required=True, metavar="DAYS")
+    gc.set_defaults(command=_store_gc)
+
+
+def _add_databases(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("list", help="databases and presets, sizes, licences").set_defaults(command=_databases_list)
+    commands.add_parser("verify", help="hash all files again").set_defaults(command=_databases_verify)
+    download = commands.add_parser("download", help="fetch, verify and unpack one database")
+    download.add_argument("database")
+    download.add_argument("--manifest", type=Path, help="default: <databases folder>/<database>/manifest.json")
+    download.add_argument("--log", type=Path)
+    download.set_defaults(command=_databases_download)
+
+
+def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    def step(name: str, command: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=about)
+        parser.add_argument("--log", type=Path, help="also write progress to this file")
+        parser.set_defaults(command=command)
+        return parser
+
+    def batch_step(
+        name: str, command: Callable[[argparse.Namespace], None], about: str, *, engine: bool
+    ) -> argparse.ArgumentParser:
+        parser = step(name, command, about)
+        if engine:
+            parser.add_argument("engine")
+        parser.add_argument("batch")
+        parser.add_argument("--threads", type=int, default=1)
+        parser.add_argument("--receipt", type=Path, required=True)
+        return parser
+
+    parser = batch_step("search-msa", _search_msa, "MSAs of the chains of one batch", engine=False)
+    parser.add_argument("--databases", type=Path, nargs="*", required=True, metavar="MANIFEST")
+    parser = batch_step("search-templates", _search_templates, "template hits of one batch", engine=False)
+    parser.add_argument("--database", type=Path, required=True, metavar="MANIFEST")
+    parser.add_argument("--msas", type=Path, required=True, metavar="RECEIPT")
+    parser = batch_step("fold", _fold, "models of the targets of one batch", engine=True)
+    _add_searches(parser)
+    parser = batch_step("relax", _relax, "relaxed models of one batch", engine=True)
+    parser.add_argument("--models", type=Path, required=True, metavar="RECEIPT")
+
+    parser = step("score", _score, "the folder of one prediction")
+    parser.add_argument("engine")
+    parser.add_argument("target")
+    _add_searches(parser)
+    parser.add_argument("--models", type=Path, required=True, metavar="RECEIPT")
+    parser.add_argument("--relaxed", type=Path, required=True, metavar="RECEIPT")
+    parser.add_argument("--databases", type=Path, nargs="*", required=True, metavar="MANIFEST")
+    parser.add_argument("--folder", type=Path, required=True)
+
+    parser = step("summarize", _summarize, "one table of all predictions")
+    parser.add_argument("--table", type=Path, required=True)
+    parser = step("report", _report, "the HTML report")
+    parser.add_argument("--receipts", type=Path, nargs="*", required=True, metavar="RECEIPT")
+    parser.add_argument("--databases", type=Path, nargs="*", required=True, metavar="MANIFEST")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser = step("conclude", _conclude, "state how the run ended; exit code 1 if a target failed")
+    parser.add_argument("--outcome", type=Path, required=True)
+
+
+def _add_searches(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--msas", type=Path, nargs="*", required=True, metavar="RECEIPT")
+    parser.add_argument("--templates", type=Path, nargs="*", required=True, metavar="RECEIPT")
+
+
+# Heavy modules are imported by the command that needs them: `snakefold check` answers at once.
+
+
+def _job(options: argparse.Namespace) -> "steps.Job":  # noqa: F821
+    from snakefold import steps
+
+    folding = workflow.of_this_job()
+    return steps.job(folding, log=options.log, plain=workflow.CONFIG_VARIABLE in os.environ)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from snakefold.sheet import check_sheets
+
+    config = workflow.config_of_this_job()
+    targets, faults = check_sheets(options.sheets or [Path(path) for path in config.samples], config)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(f"{len(targets)} targets are fine, {len(faults)} faults")
+    return 1 if faults else 0
+
+
+def _plan(_: argparse.Namespace) -> None:
+    from snakefold.plan import describe_plan
+
+    print(describe_plan(workflow.of_this_job().plan))
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from snakefold.config import write_schema
+
+    write_schema(options.path)
+
+
+def _retry(_: argparse.Namespace) -> None:
+    from snakefold import conclusion
+
+    withdrawn = conclusion.withdraw_failures(workflow.of_this_job())
+    print(f"{withdrawn} receipts withdrawn; run the workflow again")
+
+
+def _store_stat(_: argparse.Namespace) -> None:
+    from snakefold.store import open_store
+
+    location = workflow.config_of_this_job().store
+    statistics = open_store(location).statistics()
+    for step, count in statistics.records.items():
+        print(f"{step:18} {count:>9} results")
+    print(f"{location}: {statistics.blobs} files, {statistics.size / 1e6:.1f} MB")
+
+
+def _store_verify(_: argparse.Namespace) -> int:
+    from snakefold.store import open_store
+
+    location = workflow.config_of_this_job().store
+    faults = open_store(location).verify()
+    for fault in faults:
+        print(fault)
+    print(f"{location}: {len(faults)} faults" + ("; run `snakefold retry`, then the workflow again" if faults else ""))
+    return 1 if faults else 0
+
+
+def _store_gc(options: argparse.Namespace) -> None:
+    from snakefold.store import open_store
+
+    records, size = open_store(workflow.config_of_this_job().store).collect_garbage(options.keep_days)
+    print(f"{records} results removed, {size / 1e6:.1f} MB freed")
+
+
+def _search_msa(options: argparse.Namespace) -> None:
+    from snakefold import steps
+
+    steps.search_msa(_job(options), options.batch, options.databases, options.receipt, threads=options.threads)
+
+
+def _search_templates(options: argparse.Namespace) -> None:
+    from snakefold import steps
+
+    steps.search_templates(
+        _job(options), options.batch, options.database, options.msas, options.receipt, threads=options.threads
+    )
+
+
+def _fold(options: argparse.Namespace) -> None:
+    from snakefold import steps
+
+    steps.fold(
+        _job(options),
+        options.engine,
+        options.batch,
+        options.msas,
+        options.templates,
+        options.receipt,
+        threads=options.threads,
+    )
+
+
+def _relax(options: argparse.Namespace) -> None:
+    from snakefold import steps
+
+    steps.relax(_job(options), options.engine, options.batch, options.models, options.receipt, threads=options.threads)
+
+
+def _score(options: argparse.Namespace) -> None:
+    from snakefold import steps
+
+    steps.score(
+        _job(options),
+        options.engine,
+        options.target,
+        msas=options.msas,
+        templates=options.templates,
+        models=options.models,
+        relaxed=options.relaxed,
+        manifests=options.databases,
+        folder=options.folder,
+    )
+
+
+def _summarize(options: argparse.Namespace) -> None:
+    from snakefold.report.summary import write_summary
+
+    write_summary(workflow.of_this_job().prediction_folders(options.table.parent), options.table)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from snakefold import conclusion
+
+    conclusion.report(workflow.of_this_job(), options.receipts, options.databases, options.folder)
+
+
+def _conclude(options: argparse.Namespace) -> None:
+    from snakefold import conclusion
+
+    conclusion.conclude(workflow.of_this_job(), options.outcome, log=options.log)

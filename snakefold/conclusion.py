@@ -1,0 +1,118 @@
+"""The end of a run: what came of it, in a report, in a file, and in a few lines on the terminal."""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from snakefold import __version__
+from snakefold.batch import read_receipt
+from snakefold.databases.manifest import read_manifest
+from snakefold.errors import SnakefoldError
+from snakefold.files import read_json, sha256_of_json, write_json
+from snakefold.store import open_store
+from snakefold.workflow import Folding
+
+SOFTWARE = ("snakemake", "pyhmmer", "openmm", "pdbfixer", "gemmi", "biotite", "modelcif")
+"""Packages whose versions the report names."""
+
+_LISTED = 20  # failed targets that the terminal names; the report names all
+
+
+def report(folding: Folding, receipts: Sequence[Path], manifests: Sequence[Path], folder: Path) -> None:
+    """Write the HTML report of a run into `folder`."""
+    from snakefold.report.report import write_report
+
+    results = folder.parent
+    databases = [read_manifest(path) for path in manifests]
+    science = folding.config.model_dump(mode="json", include={"seed", "search", "templates", "template", "relax"})
+    write_report(
+        folding.prediction_folders(results),
+        folder,
+        results=results,
+        title="snakefold",
+        run={
+            "software": {"snakefold": __version__} | {name: version(name) for name in SOFTWARE},
+            "databases": [
+                {"name": each.name, "version": each.version, "licence": each.licence, "digest": each.digest[:16]}
+                for each in databases
+            ],
+            "config_digest": sha256_of_json(science)[:16],
+        },
+        timings=_timings(folding, receipts),
+    )
+
+
+def _timings(folding: Folding, receipts: Sequence[Path]) -> dict[str, Any]:
+    """Seconds of computing: by step, and by prediction for the steps that work on predictions.
+
+    They come from the store, so a result found there shows what it once took.
+    """
+    store = open_store(folding.config.store)
+    steps: dict[str, float] = defaultdict(float)
+    predictions: dict[str, float] = defaultdict(float)
+    for path in receipts:
+        content = read_json(path)
+        for name, member in read_receipt(path).items():
+            record = store.lookup(member.key) if member.key else None
+            if record is None:
+                continue
+            steps[content["step"]] += record.seconds
+            if content["engine"]:
+                predictions[f"{name}/{content['engine']}"] += record.seconds
+    return {"steps": dict(steps), "predictions": dict(predictions)}
+
+
+def conclude(folding: Folding, outcome: Path, *, log: Path | None) -> None:
+    """Say how the run ended and write it to `outcome`.
+
+    Raises SnakefoldError when predictions failed, unless the config allows that; `outcome` is then not written, so that
+    the run stays unfinished.
+    """
+    statuses = [read_json(folder / "status.json") for folder in folding.prediction_folders(outcome.parent)]
+    by_status = {
+        status: [f"{each['target']}/{each['engine']}" for each in statuses if each["status"] == status]
+        for status in ("done", "skipped", "failed")
+    }
+    lines = [", ".join(f"{len(names)} {status}" for status, names in by_status.items())]
+    unfinished = [each for each in statuses if each["status"] != "done"]
+    lines += [
+        f"  {each['status']:8}{each['target']}/{each['engine']}: {each['reason']} ({each['step']})"
+        for each in unfinished[:_LISTED]
+    ]
+    if len(unfinished) > _LISTED:
+        lines.append(f"  ... and {len(unfinished) - _LISTED} more")
+    lines.append(f"structures, summary.tsv and report/index.html are in {folding.config.results}/")
+    text = "\n".join(lines)
+    print(f"\n{text}\n", file=sys.stderr)  # noqa: T201
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(text + "\n")
+    if by_status["failed"] and not folding.config.allow_failures:
+        raise SnakefoldError(
+            f"{len(by_status['failed'])} of {len(statuses)} predictions failed; see above and the report, mend the cause, "
+            "then `python -m snakefold retry` and run again"
+        )
+    write_json(outcome, by_status)
+
+
+def withdraw_failures(folding: Folding) -> int:
+    """Remove the receipts that hold failures or name results that the store has lost; returns how many.
+
+    The next run makes these again, and takes from the store whatever did not fail.
+    """
+    store = open_store(folding.config.store)
+    withdrawn = 0
+    for path in map(Path, folding.receipts(None)):
+        try:
+            members = read_receipt(path).values()
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        lost = any(not store.holds(digest) for member in members for digest in member.files.values())
+        if lost or any(member.status == "failed" for member in members):
+            path.unlink()
+            withdrawn += 1
+    return withdrawn

@@ -1,0 +1,442 @@
+"""The steps of a run, as the rules call them: receipts in, one receipt (or one prediction's folder) out.
+
+What a step computes lives in `search/`, `engines/` and `relax/`. Here stands what determines each result, its action,
+which is the same wherever and for whomever it is computed.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from snakefold import __version__
+from snakefold.batch import BatchRun, MemberReceipt, fetch_files, peak_memory_mb, read_receipt, run_in_processes
+from snakefold.databases.manifest import Manifest, read_manifest
+from snakefold.engines import ENGINES
+from snakefold.engines.base import ChainInputs, FoldTask
+from snakefold.errors import MemberError, SnakefoldError
+from snakefold.files import read_json, sha256_of_file, sha256_of_json
+from snakefold.outcome import Outcome
+from snakefold.progress import Progress
+from snakefold.sheet import Target, refusal
+from snakefold.store import Action, Store, open_store
+from snakefold.workflow import Folding
+
+# The version of each step's own code enters its store keys: raise it whenever the same input gives another result.
+# tests/e2e/test_golden.py fails when results change and the version did not. (Engines carry their own.)
+SEARCH_MSA_VERSION = "1"
+SEARCH_TEMPLATES_VERSION = "1"
+RELAX_VERSION = "1"
+
+Receipts = Mapping[str, MemberReceipt]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every step needs: the run, its store, where to log, and whether several jobs share the terminal."""
+
+    folding: Folding
+    store: Store
+    log: Path | None
+    plain: bool
+
+    @contextmanager
+    def batch(self, step: str, batch: str, members: Sequence[str], engine: str | None = None) -> Iterator[BatchRun]:
+        """Work on one batch: its progress and its scratch folder end with the block."""
+        title = " ".join(filter(None, (step, engine, batch)))
+        with (
+            Progress(title, len(members), log=self.log, plain=self.plain) as progress,
+            BatchRun(
+                step,
+                batch,
+                members,
+                self.store,
+                engine=engine,
+                reuse=self.folding.config.reuse,
+                progress=progress,
+            ) as run,
+        ):
+            yield run
+
+
+def job(folding: Folding, *, log: Path | None, plain: bool) -> Job:
+    """The job of one command."""
+    return Job(folding=folding, store=open_store(folding.config.store), log=log, plain=plain)
+
+
+def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *, threads: int) -> None:
+    """MSAs of the chains of one batch. Chains whose MSA the sheet gives are not searched for."""
+    from snakefold.search.msa import import_msa, search_msas
+    from snakefold.search.stream import Thresholds
+
+    config = job.folding.config.search
+    databases = [read_manifest(path) for path in manifests]
+    chains = {member: job.folding.plan.chain(member) for member in job.folding.plan.search(batch).members}
+    with job.batch("search_msa", batch, list(chains)) as run:
+        actions = {
+            member: Action(
+                step="search_msa",
+                tool="pyhmmer",
+                version=f"{SEARCH_MSA_VERSION} {version('pyhmmer')}",
+                parameters=config.parameters() if chain.msa is None else {},
+                inputs={"sequence": sha256_of_json(chain.sequence)}
+                | ({} if chain.msa is None else {"msa": sha256_of_file(chain.msa)}),
+                databases=_digests(databases) if chain.msa is None else {},
+            )
+            for member, chain in chains.items()
+        }
+        missing = run.find_stored(actions)
+        searched = {}
+        for member, action in missing.items():
+            chain = chains[member]
+            if chain.msa is None:
+                searched[member] = chain.sequence
+            else:
+                _compute_here(run, member, action, partial(import_msa, chain.msa, chain.sequence))
+        if searched:
+            search_msas(
+                searched,
+                {database.name: _fasta_of(database, path) for database, path in zip(databases, manifests, strict=True)},
+                scratch=run.scratch / "searches",
+                on_result=_keeper(run, {member: missing[member] for member in searched}),
+                on_failure=lambda member, error: run.fail(member, error.kind, str(error)),
+                thresholds=Thresholds(
+                    evalue=config.evalue,
+                    inclusion_evalue=config.inclusion_evalue,
+                    f1=config.f1,
+                    f2=config.f2,
+                    f3=config.f3,
+                ),
+                iterations=config.iterations,
+                max_sequences=config.max_sequences,
+                threads=threads,
+            )
+        run.write_receipt(receipt)
+
+
+def _compute_here(run: BatchRun, member: str, action: Action, call: Callable[[Path], Outcome]) -> None:
+    """Compute a member in this process: for what takes no time."""
+    folder = run.scratch / "members" / member
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    try:
+        outcome = call(folder)
+    except MemberError as error:
+        run.fail(member, error.kind, str(error))
+    else:
+        run.keep(member, action, folder, outcome, time.monotonic() - started, peak_memory_mb())
+
+
+def _digests(databases: Sequence[Manifest]) -> dict[str, str]:
+    return {database.name: database.digest for database in databases}
+
+
+def _fasta_of(database: Manifest, path: Path) -> Path:
+    """The sequences of a database: the one FASTA file beside its manifest."""
+    endings = (".fasta", ".fasta.gz", ".fa", ".fa.gz")
+    found = [name for name in database.files if name.endswith(endings)]
+    if len(found) != 1:
+        raise SnakefoldError(f"{path}: expected one FASTA file of sequences, found {len(found)}; see databases.yaml")
+    return path.parent / found[0]
+
+
+def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: Path, *, threads: int) -> None:
+    """Template hits of the chains of one batch."""
+    from snakefold.search.templates import search_templates as search
+
+    config = job.folding.config.templates
+    database = read_manifest(manifest)
+    found = read_receipt(msas)
+    members = job.folding.plan.template_search(batch).members
+    with job.batch("search_templates", batch, members) as run:
+        ready = _hand_on(run, {member: found[member] for member in members})
+        actions = {
+            member: Action(
+                step="search_templates",
+                tool="pyhmmer",
+                version=f"{SEARCH_TEMPLATES_VERSION} {version('pyhmmer')}",
+                parameters=config.parameters(),
+                inputs={"msa.a3m": found[member].files["msa.a3m"]},
+                databases=_digests([database]),
+            )
+            for member in ready
+        }
+        missing = run.find_stored(actions)
+        alignments = {member: run.scratch / "inputs" / member / "msa.a3m" for member in missing}
+        for member, path in alignments.items():
+            job.store.fetch(found[member].files["msa.a3m"], path)
+        if missing:
+            search(
+                alignments,
+                {member: job.folding.plan.chain(member).sequence for member in missing},
+                manifest.parent,
+                scratch=run.scratch / "searches",
+                on_result=_keeper(run, missing),
+                on_failure=lambda member, error: run.fail(member, error.kind, str(error)),
+                max_template_date=config.max_template_date,
+                min_coverage=config.min_coverage,
+                min_identity=config.min_identity,
+                max_identity=config.max_identity,
+                exclude=config.exclude,
+                max_hits=config.max_hits,
+                threads=threads,
+            )
+        run.write_receipt(receipt)
+
+
+def _keeper(run: BatchRun, actions: Mapping[str, Action]) -> Callable[[str, Path, Outcome], None]:
+    """Stores members as a joint search hands them over; the time is shared out evenly."""
+    started = time.monotonic()
+
+    def keep(member: str, folder: Path, outcome: Outcome) -> None:
+        seconds = (time.monotonic() - started) / len(actions)
+        run.keep(member, actions[member], folder, outcome, seconds, peak_memory_mb())
+
+    return keep
+
+
+def _hand_on(run: BatchRun, former: Receipts) -> list[str]:
+    """End the members that the step before did not finish; return the others."""
+    for member, end in former.items():
+        if end.status != "done":
+            run.hand_on(member, end)
+    return [member for member, end in former.items() if end.status == "done"]
+
+
+def _read_receipts(paths: Sequence[Path]) -> dict[str, MemberReceipt]:
+    members: dict[str, MemberReceipt] = {}
+    for path in paths:
+        members.update(read_receipt(path))
+    return members
+
+
+def fold(
+    job: Job, engine: str, batch: str, msas: Sequence[Path], templates: Sequence[Path], receipt: Path, *, threads: int
+) -> None:
+    """Models of the targets of one batch, by one engine."""
+    predictor = ENGINES[engine]
+    found_msas, found_templates = _read_receipts(msas), _read_receipts(templates)
+    parameters = job.folding.config.parameters_of_engine(engine)
+    targets = {member: job.folding.plan.target(member) for member in job.folding.plan.fold(engine, batch).members}
+    with job.batch("fold", batch, list(targets), engine) as run:
+        actions = {}
+        for member, target in targets.items():
+            needs = _needs_of(target, found_msas, found_templates, predictor.needs_msa, predictor.needs_templates)
+            ended = next((need for need in needs.values() if need.status != "done"), None)
+            refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
+            if ended is not None:
+                run.hand_on(member, ended)
+            elif refused is not None:
+                run.skip(member, "not_accepted", f"the engine {engine} {refused}")
+            else:
+                actions[member] = Action(
+                    step="fold",
+                    tool=engine,
+                    version=predictor.version,
+                    parameters=parameters,
+                    inputs=_inputs_of(target, needs),
+                    seed=target.seed,
+                )
+        missing = run.find_stored(actions)
+        calls = {}
+        for member in missing:
+            target = targets[member]
+            chains = [
+                ChainInputs(
+                    sequence=chain.sequence,
+                    msa=_fetch(job.store, run, found_msas[chain.search_id], chain.search_id, "msa") / "msa.a3m"
+                    if predictor.needs_msa
+                    else None,
+                    templates=_fetch(job.store, run, found_templates[chain.search_id], chain.search_id, "templates")
+                    if predictor.needs_templates
+                    else None,
+                )
+                for chain in target.chains
+            ]
+            task = FoldTask(
+                chains=tuple(chains), seed=target.seed, template=_absolute(target.template), parameters=parameters
+            )
+            calls[member] = partial(predictor.predict, task)
+        run_in_processes(run, missing, calls, workers=threads)
+        run.write_receipt(receipt)
+
+
+def _needs_of(target: Target, msas: Receipts, templates: Receipts, msa: bool, template: bool) -> Receipts:
+    """What an engine reads of the searches: `<chain number>/<step>` -> the member's receipt."""
+    needs = {}
+    for number, chain in enumerate(target.chains):
+        if msa:
+            needs[f"{number}/msa"] = msas[chain.search_id]
+        if template:
+            needs[f"{number}/templates"] = templates[chain.search_id]
+    return needs
+
+
+def _inputs_of(target: Target, needs: Receipts) -> dict[str, str]:
+    """Digests of all that determines a prediction but its parameters; the target's name is not among it."""
+    inputs = {f"{number}/sequence": sha256_of_json(chain.sequence) for number, chain in enumerate(target.chains)}
+    for name, member in needs.items():
+        inputs |= {f"{name}/{file}": digest for file, digest in member.files.items() if not file.endswith(".sto")}
+    if target.template is not None:
+        inputs["template"] = sha256_of_file(target.template)
+    return inputs
+
+
+def _fetch(store: Store, run: BatchRun, member: MemberReceipt, search_id: str, step: str) -> Path:
+    """The files of a search, brought here once for all the targets of the batch that share the chain."""
+    folder = run.scratch / "inputs" / search_id / step
+    return folder if folder.exists() else fetch_files(store, member, folder)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
+
+
+def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, threads: int) -> None:
+    """Relaxed models of one batch."""
+    from snakefold.relax import relax_model
+
+    parameters = job.folding.config.relax.parameters()
+    found = read_receipt(models)
+    members = job.folding.plan.relaxation(engine, batch).members
+    with job.batch("relax", batch, members, engine) as run:
+        ready = _hand_on(run, {member: found[member] for member in members})
+        actions = {
+            member: Action(
+                step="relax",
+                tool="openmm",
+                version=f"{RELAX_VERSION} {version('openmm')} {version('pdbfixer')}",
+                parameters=parameters,
+                inputs={"model.cif": found[member].files["model.cif"]},
+                seed=job.folding.plan.target(member).seed,
+            )
+            for member in ready
+        }
+        missing = run.find_stored(actions)
+        calls = {}
+        for member, action in missing.items():
+            model = run.scratch / "inputs" / member / "model.cif"
+            job.store.fetch(found[member].files["model.cif"], model)
+            calls[member] = partial(relax_model, model, parameters=parameters, seed=action.seed or 0)
+        run_in_processes(run, missing, calls, workers=threads)
+        run.write_receipt(receipt)
+
+
+def score(
+    job: Job,
+    engine: str,
+    target_id: str,
+    *,
+    msas: Sequence[Path],
+    templates: Sequence[Path],
+    models: Path,
+    relaxed: Path,
+    manifests: Sequence[Path],
+    folder: Path,
+) -> None:
+    """Write the folder of one prediction, whole or not at all, whether it succeeded or not."""
+    from snakefold.score import write_status
+
+    target = job.folding.plan.target(target_id)
+    model = read_receipt(models)[target_id]
+    partial_folder = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(parents=True)
+    if model.status == "done":
+        ends = _Ends(
+            msas=_read_receipts(msas),
+            templates=_read_receipts(templates),
+            model=model,
+            relaxed=read_receipt(relaxed)[target_id],
+        )
+        _score_model(job, engine, target, ends, [read_manifest(path) for path in manifests], partial_folder)
+    else:
+        write_status(
+            partial_folder,
+            target_id,
+            engine,
+            model.status,
+            step=model.step,
+            kind=model.kind,
+            reason=model.reason,
+            log=list(model.log),
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    partial_folder.rename(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ends:
+    """How the steps before ended, for one prediction."""
+
+    msas: Receipts
+    templates: Receipts
+    model: MemberReceipt
+    relaxed: MemberReceipt
+
+
+def _score_model(
+    job: Job, engine: str, target: Target, ends: _Ends, databases: Sequence[Manifest], folder: Path
+) -> None:
+    from tempfile import TemporaryDirectory
+
+    from snakefold.score import Prediction, score_prediction
+
+    with TemporaryDirectory(prefix="snakefold-score-") as name:
+        scratch = Path(name)
+        made = fetch_files(job.store, ends.model, scratch / "model")
+        prediction: dict[str, Any] = read_json(made / "prediction.json")
+        entries = {f"{template['entry']}.cif.gz" for template in prediction["templates"]}
+        used: dict[str, Path] = {}
+        for chain in target.chains:
+            for file, digest in ends.templates[chain.search_id].files.items():
+                if file in entries and file not in used:
+                    used[file] = scratch / "templates" / file
+                    job.store.fetch(digest, used[file])
+        msa_paths = {
+            chain.id: fetch_files(job.store, ends.msas[chain.search_id], scratch / "msa" / chain.search_id)
+            for chain in target.chains
+        }
+        if ends.relaxed.status == "done":
+            relaxation = fetch_files(job.store, ends.relaxed, scratch / "relaxed")
+            relaxed_model, relax_facts = relaxation / "relaxed.cif", read_json(relaxation / "relax.json")
+        else:  # the model stands without relaxation, and says so
+            relaxed_model, relax_facts = None, {"relaxed": False, "reason": ends.relaxed.reason}
+        optional = {key: made / key if (made / key).exists() else None for key in ("alignment.fasta", "pae.json")}
+        score_prediction(
+            Prediction(
+                target_id=target.id,
+                sequences=tuple(chain.sequence for chain in target.chains),
+                chain_ids=tuple(chain.id for chain in target.chains),
+                engine=engine,
+                seed=target.seed,
+                reference=target.reference,
+                reference_name=None if target.reference is None else target.reference.name,
+                model=made / "model.cif",
+                prediction=prediction,
+                relaxed=relaxed_model,
+                relax=relax_facts,
+                msas=tuple(msa_paths[chain.id] / "msa.a3m" for chain in target.chains),
+                msa_facts=tuple(read_json(msa_paths[chain.id] / "msa.json") for chain in target.chains),
+                alignment=optional["alignment.fasta"],
+                pae=optional["pae.json"],
+                templates=tuple(used[file] for file in sorted(used)),
+                software=_software(engine),
+                databases=[
+                    {"name": each.name, "version": each.version, "digest": each.digest, "licence": each.licence}
+                    for each in databases
+                ],
+            ),
+            folder,
+        )
+
+
+def _software(engine: str) -> dict[str, str]:
+    """Programs that made a model, with their versions."""
+    tools = {name: version(name) for name in ("pyhmmer", "openmm", "pdbfixer")}
+    return {"snakefold": __version__, f"snakefold engine {engine}": ENGINES[engine].version, **tools}
