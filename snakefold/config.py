@@ -253,7 +253,16 @@ def _short(text: str) -> str:
 
 
 def _must_be(what: str) -> Callable[[ErrorDetails], str]:
-    return lambda error: f"must be {what}".format(**error.get("ctx", {}))
+    def words(error: ErrorDetails) -> str:
+        limits = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
+        return f"must be {what.format(**limits)}"
+
+    return words
+
+
+def _plain(value: Any) -> Any:
+    """Limits of numbers come as 0.0 even where one would write 0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _WORDS: Mapping[str, Callable[[ErrorDetails], str]] = {

@@ -196,8 +196,9 @@ class _Reader:
         if fasta is None:
             report("sequence", "is empty; write the protein in one-letter codes, its chains joined by ':'")
             return []
-        place = self._file(values, "fasta", path, report)
-        if place is None:
+        place = path.parent / fasta
+        if "://" in fasta:
+            report("fasta", _address_fault(fasta))
             return []
         try:
             records = [sequence for _, _, sequence in fasta_records(read_text(place))]
@@ -309,7 +310,7 @@ class _Reader:
         """The path that a sheet at `path` means by `text`: relative to the sheet's own folder."""
         place = path.parent / text
         if "://" in text:
-            report(column, f"{_short(text)!r} is an address; download the file and give its path")
+            report(column, _address_fault(text))
         elif self._check_files:
             if place not in self._checked_files:
                 self._checked_files[place] = _missing(place)
@@ -317,6 +318,10 @@ class _Reader:
             if fault:
                 report(column, f"{place} {fault}; give its path relative to the folder of the sheet")
         return place
+
+
+def _address_fault(text: str) -> str:
+    return f"{_short(text)!r} is an address; download the file and give its path"
 
 
 def _missing(path: Path) -> str | None:
