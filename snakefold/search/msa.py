@@ -66,7 +66,7 @@ def search_msas(
 
     queries: chain id -> sequence (one-letter codes; X, B, Z, J, O, U are allowed).
     databases: name -> FASTA file of proteins, may be packed (`.gz`).
-    scratch: folder in which `<chain id>/` is made for each chain.
+    scratch: folder in which `<chain id>/` is made for each chain; empty, for everything in there is the result.
     max_sequences: rows that an MSA may have, the query among them, for each database and for all; the best are kept. A
         profile of a further iteration is made from these hits too.
     threads: searches that run at a time.

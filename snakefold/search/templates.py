@@ -87,7 +87,7 @@ def search_templates(
     msas: chain id -> its `msa.a3m` (or any alignment whose first row is the chain).
     sequences: chain id -> sequence.
     library: folder with the sequences and the mmCIF files (see `entries.Library`).
-    scratch: folder in which `<chain id>/` is made for each chain.
+    scratch: folder in which `<chain id>/` is made for each chain; empty, for everything in there is the result.
     threads: searches that run at a time. The other parameters are those of `TemplateLimits`.
 
     Hits are ranked by HMMER's bit score of the whole sequence, then by resolution (none last), then by name. An entry
@@ -182,7 +182,8 @@ def _choose(found: Found, sequence: str, library: Library, limits: TemplateLimit
             break
         try:
             hits.append(_use(candidate, found, sequence, library, limits))
-        except UnusableEntryError as error:
+        except (UnusableEntryError, ValueError, RuntimeError, IndexError) as error:
+            # Beside the reasons of our own those of the mmCIF parser: one odd entry must not end the batch.
             rejected += [{"entry": candidate.entry, "chain": chain, "reason": str(error)} for chain in candidate.chains]
     for entry in sorted({hit["entry"] for hit in hits}):
         _write_entry(library.content(entry), folder / f"{entry}.cif.gz")
