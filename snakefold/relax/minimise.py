@@ -13,7 +13,7 @@ from snakefold.errors import MemberError, SnakefoldError
 from snakefold.relax.preparation import AllAtomModel, amber_system
 from snakefold.relax.violations import Violations, stereochemistry
 
-PlatformChoice = Literal["auto", "CUDA", "CPU", "Reference"]
+PlatformChoice = Literal["auto", "CPU", "CUDA", "OpenCL", "HIP", "Reference"]
 
 _KILOCALORIE = 4.184  # kJ
 _NANOMETER = 10.0  # angstrom
@@ -23,10 +23,12 @@ _RESTRAINT_GROUP = 1
 _LEAST_CHIRALITY = math.radians(20)
 _CHIRALITY_STIFFNESS = 2000.0  # kJ/mol/rad^2: stronger than the angles that hold a mirror image in place
 
-# Same input, same bytes: one thread and a fixed order of sums on the CPU, integer sums on CUDA.
+# Same input, same bytes: one thread on the CPU, and sums in a fixed order. OpenCL has no such switch.
 _PLATFORM_PROPERTIES = {
-    "CUDA": {"DeterministicForces": "true", "Precision": "mixed"},
     "CPU": {"DeterministicForces": "true", "Threads": "1"},
+    "CUDA": {"DeterministicForces": "true", "Precision": "mixed"},
+    "HIP": {"DeterministicForces": "true", "Precision": "mixed"},
+    "OpenCL": {},
     "Reference": {},
 }
 
@@ -36,13 +38,13 @@ class RelaxParameters:
     """How to relax; the defaults are AlphaFold's.
 
     `stiffness` of the restraints on heavy atoms, kcal/mol/angstrom^2; `tolerance`, the root-mean-square force at which
-    the minimisation ends, kcal/mol/nm (AlphaFold's 2.39 is OpenMM's 10 kJ/mol/nm); `max_rounds` of the violation loop;
+    the minimisation ends, kJ/mol/nm (AlphaFold's 2.39 is in kcal/mol/nm); `max_rounds` of the violation loop;
     `max_iterations` of L-BFGS a round (0: no limit); `ph` decides on hydrogens; `platform`: "auto" is CUDA where it
     works, else CPU.
     """
 
     stiffness: float = 10.0
-    tolerance: float = 2.39
+    tolerance: float = 10.0
     max_rounds: int = 3
     max_iterations: int = 0
     ph: float = 7.0
@@ -103,7 +105,6 @@ def minimise(model: AllAtomModel, parameters: RelaxParameters) -> Minimised:
     context = _context(system, parameters.platform)
     counter = _IterationCounter()
     stiffness = parameters.stiffness * _KILOCALORIE * _NANOMETER**2
-    tolerance = parameters.tolerance * _KILOCALORIE
 
     positions = model.positions
     context.setPositions(positions / _NANOMETER)
@@ -119,8 +120,11 @@ def minimise(model: AllAtomModel, parameters: RelaxParameters) -> Minimised:
             restraint.setParticleParameters(particle, atom, [held, *(positions[atom] / _NANOMETER)])
         restraint.updateParametersInContext(context)
         # pyright takes the type of `tolerance` from OpenMM's default, 10.
-        openmm.LocalEnergyMinimizer.minimize(context, tolerance, parameters.max_iterations, counter)  # pyright: ignore[reportArgumentType]
-        state = context.getState(positions=True)
+        try:
+            openmm.LocalEnergyMinimizer.minimize(context, parameters.tolerance, parameters.max_iterations, counter)  # pyright: ignore[reportArgumentType]
+            state = context.getState(positions=True)
+        except openmm.OpenMMException as error:
+            raise MemberError("cannot_relax", f"the minimisation broke down ({error}); do atoms coincide?") from None
         positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
         if not np.isfinite(positions).all():
             raise MemberError("cannot_relax", "the minimisation left the range of numbers; do atoms coincide?")

@@ -18,15 +18,13 @@ from snakefold.structures.geometry import find_clashes, ramachandran
 from snakefold.structures.io import ModelChain, chain_name, read_model, write_model
 from snakefold.structures.residues import NAME_OF_LETTER
 
-VERSION = "1"
-"""Enters the store keys: raise it whenever the same model gives another result."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
     """What must not get worse: counts over the whole model."""
 
     clashes: int
+    violations: int
     violating_residues: int
     wrong_chirality: int
     ramachandran_outliers: int
@@ -163,6 +161,7 @@ def _relaxed_chains(
 def _quality(chains: Sequence[ModelChain], violations: Violations) -> Quality:
     return Quality(
         clashes=len(find_clashes(chains)),
+        violations=violations.bonds + violations.angles + violations.clashes,
         violating_residues=len(violations.residues),
         wrong_chirality=violations.inverted,
         ramachandran_outliers=ramachandran(chains).outliers,
@@ -177,6 +176,7 @@ def _worse(before: Quality, after: Quality) -> str | None:
     """
     pairs = {
         "clashes": (before.clashes, after.clashes),
+        "violations": (before.violations, after.violations),
         "residues with violations": (before.violating_residues, after.violating_residues),
         "centres of wrong chirality": (before.wrong_chirality, after.wrong_chirality),
     }
