@@ -234,10 +234,11 @@ def make_plan(targets: Sequence[Target], config: Config, engines: Mapping[str, E
                 relaxations[name, relaxation.id] = relaxation
                 fold_of_relaxation[name, relaxation.id] = fold.id
                 relaxation_of.update(((name, member), relaxation) for member in relaxation.members)
-            needed = _chains_needed([by_id[member] for member in fold.members], engine) if works else {}
+            chains_of_fold = {chain.search_id for member in fold.members for chain in by_id[member].chains}
+            with_msa = chains_of_fold if works and (engine.needs_msa or engine.needs_templates) else ()
             inputs_of_fold[name, fold.id] = (
-                tuple(sorted({search_of[key].id for key in needed})),
-                tuple(sorted({template_search_of[key].id for key, templates in needed.items() if templates})),
+                tuple(sorted({search_of[key].id for key in with_msa})),
+                tuple(sorted({template_search_of[key].id for key in with_msa if engine.needs_templates})),
             )
 
     return Plan(
@@ -337,29 +338,23 @@ def _predictions_by_engine(
     return {name: accepted[name] for name in sorted(accepted)}, refused
 
 
-def _chains_needed(targets: Iterable[Target], engine: Engine) -> dict[str, bool]:
-    """Search ids of the chains whose MSA the engine needs, and whether it needs their templates as well.
-
-    Templates are searched with the MSA, so who needs templates needs both. A template of the user replaces the search.
-    """
-    needed: dict[str, bool] = {}
-    for target in targets:
-        templates = engine.needs_templates and target.template is None
-        if engine.needs_msa or templates:
-            for chain in target.chains:
-                needed[chain.search_id] = needed.get(chain.search_id, False) or templates
-    return needed
-
-
 def _searched_chains(
     accepted: Mapping[str, Sequence[Target]], engines: Mapping[str, Engine]
 ) -> tuple[list[str], set[str]]:
-    """Sorted search ids of all chains that some engine needs an MSA of, and those of them that need templates."""
-    all_needed: dict[str, bool] = {}
+    """Sorted search ids of all chains whose MSA some engine needs, and those of them whose templates one needs.
+
+    Templates are searched with the MSA, so who needs templates needs both.
+    """
+    searched: set[str] = set()
+    with_templates: set[str] = set()
     for name, targets in accepted.items():
-        for key, templates in _chains_needed(targets, engines[name]).items():
-            all_needed[key] = all_needed.get(key, False) or templates
-    return sorted(all_needed), {key for key, templates in all_needed.items() if templates}
+        engine = engines[name]
+        chains = {chain.search_id for target in targets for chain in target.chains}
+        if engine.needs_msa or engine.needs_templates:
+            searched |= chains
+        if engine.needs_templates:
+            with_templates |= chains
+    return sorted(searched), with_templates
 
 
 def _search_settings(config: Config) -> dict[str, Any]:

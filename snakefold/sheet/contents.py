@@ -14,6 +14,9 @@ from snakefold.structures.io import PolymerChain, read_chains
 MIN_IDENTITY = 0.9
 """A reference whose chains differ more than this from the target's is another protein."""
 
+MIN_OVERLAP = 30
+"""Residues that a chain of the reference must share with a chain of the target, unless the latter is short."""
+
 
 def faults_of_files(target: Target) -> Iterator[str]:
     """Yield the faults of a target's MSAs, template and reference: `file:row: column: what is wrong; what to do`."""
@@ -116,7 +119,7 @@ def identity_over_overlap(sequence: str, chain: PolymerChain) -> tuple[float, in
     """Identity (0-1) of a sequence and a chain with coordinates, and the residues over which it was counted.
 
     Both are aligned from end to end; only residues count that have coordinates and are not X. An overlap of less than
-    half of the shorter one is no overlap, (0.0, 0), since a handful of residues agree by chance.
+    30 residues (or half of a short sequence) is none, (0.0, 0): bound peptides agree with anything by chance.
     """
     scoring = gemmi.AlignmentScoring()
     # Dear gaps: unlike proteins must come out as unlike, not as gaps around chance matches.
@@ -130,7 +133,6 @@ def identity_over_overlap(sequence: str, chain: PolymerChain) -> tuple[float, in
             overlap += 1
             same += ours == theirs
         index += 1
-    known = sum(chain.sequence[index] != "X" for index in chain.residues)
-    if overlap < max(1, min(len(sequence), known) / 2):
+    if overlap < max(1, min(MIN_OVERLAP, len(sequence) / 2)):
         return 0.0, 0
     return same / overlap, overlap

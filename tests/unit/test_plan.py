@@ -154,7 +154,7 @@ def test_every_member_is_in_exactly_one_batch_and_every_look_up_finds_it(seed: i
                     search = made.search_of(chain.search_id)
                     assert chain.search_id in search.members
                     assert search.id in made.searches_of_fold(engine, fold.id)
-            if accepted and engine == "template" and item.template is None:
+            if accepted and engine == "template":
                 for chain in item.chains:
                     templates = made.template_search_of(chain.search_id)
                     assert chain.search_id in templates.members
@@ -306,9 +306,6 @@ def test_what_no_engine_needs_is_not_searched() -> None:
     aligned = plan([target("a", "M" * 50, engines=("aligned",))])
     assert len(aligned.searches) == 1
     assert not aligned.template_searches
-    own_template = plan([target("a", "M" * 50, template=Path("t.cif"))])
-    assert len(own_template.searches) == 1
-    assert not own_template.template_searches
 
 
 def test_a_target_that_one_engine_refuses_gets_a_small_job_that_needs_nothing() -> None:

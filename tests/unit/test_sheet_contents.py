@@ -120,10 +120,15 @@ def test_a_reference_that_lacks_one_chain_of_the_complex_names_it(tmp_path: Path
     assert "r.pdb does not show chain 2 of the target: " in fault
 
 
-def test_a_short_peptide_is_no_reference_of_a_protein_that_happens_to_contain_it_scattered(tmp_path: Path) -> None:
-    write_structure(tmp_path / "r.pdb", "WWWWWWWWWWWWMWWWWWWWWWWW")
+def test_a_bound_peptide_is_neither_a_reference_nor_the_nearest_chain(tmp_path: Path) -> None:
+    write_structure(tmp_path / "r.pdb", OTHER, UBIQUITIN[20:35])
     (fault,) = faults(tmp_path, f"{UBIQUITIN}\tr.pdb", "reference")
-    assert "does not show the target" in fault
+    assert "the nearest, chain A, is " in fault
+
+
+def test_a_short_target_may_have_a_reference_as_short(tmp_path: Path) -> None:
+    write_structure(tmp_path / "r.pdb", UBIQUITIN[:24])
+    assert not faults(tmp_path, f"{UBIQUITIN[:24]}\tr.pdb", "reference")
 
 
 def test_parsing_alone_opens_none_of_the_files(tmp_path: Path) -> None:
