@@ -1,0 +1,157 @@
+"""Alignments of a target chain with a template chain, and the profile search that makes them for a user's template."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pyhmmer import easel, plan7
+
+from snakefold.engines.template.building import standard_letter
+from snakefold.errors import MemberError
+
+_EXTENSION_POSTERIOR = 0.3
+_MAX_EXTENSION = 8
+# hmmsearch rounds posteriors to one character: 0 is 0-5 %, 1 is 5-15 %, ... 9 is 85-95 %, * is 95-100 %.
+_POSTERIOR_OF = {"*": 0.975, "0": 0.025} | {str(digit): digit / 10 for digit in range(1, 10)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """Aligned pairs of residues, both indices strictly increasing.
+
+    `target` and `template` are 0-based indices (pairs,); `posterior` the probability (0-1) that the pair is right.
+    """
+
+    target: NDArray[np.int64]
+    template: NDArray[np.int64]
+    posterior: NDArray[np.float64]
+
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[Sequence[float]]) -> "Alignment":
+        """From (target index, template index, posterior) triples in any order; pairs that cross others are left out."""
+        kept: list[tuple[int, int, float]] = []
+        for target, template, posterior in sorted((int(a), int(b), float(p)) for a, b, p in pairs):
+            if not kept or (target > kept[-1][0] and template > kept[-1][1]):
+                kept.append((target, template, posterior))
+        return cls(
+            target=np.array([pair[0] for pair in kept], dtype=np.int64),
+            template=np.array([pair[1] for pair in kept], dtype=np.int64),
+            posterior=np.array([pair[2] for pair in kept], dtype=np.float64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def identity(self, target: str, template: str) -> float:
+        """The fraction (0-1) of pairs with equal residues; 0 without pairs."""
+        equal = [target[i] == template[j] for i, j in zip(self.target, self.template, strict=True)]
+        return sum(equal) / len(equal) if equal else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileHit:
+    """One chain that a profile found: its key, the alignment, E-value and bit score."""
+
+    key: str
+    alignment: Alignment
+    evalue: float
+    score: float
+
+
+def read_a3m(path: Path, query: str) -> list[str]:
+    """The aligned rows of an A3M, query first, insertions left out: all as long as the query.
+
+    Raises MemberError ("bad_msa") if a row has another length.
+    """
+    rows: list[str] = []
+    for record in path.read_text(encoding="utf-8").split(">")[1:]:
+        sequence = "".join(record.split("\n")[1:])
+        rows.append("".join(letter for letter in sequence if letter == "-" or letter.isupper()))
+    if not rows or any(len(row) != len(query) for row in rows):
+        raise MemberError("bad_msa", f"the MSA has rows that do not fit a query of {len(query)} residues")
+    return rows
+
+
+def build_profile(query: str, msa: Path | None) -> plan7.HMM:
+    """A profile HMM whose match state k is residue k of the query; from the query alone (BLOSUM62) without an MSA."""
+    alphabet = easel.Alphabet.amino()
+    background = plan7.Background(alphabet)
+    sequence = "".join(standard_letter(letter) for letter in query)
+    rows = read_a3m(msa, query) if msa is not None else []
+    if len(rows) < 2:
+        single = easel.TextSequence(name=b"query", sequence=sequence).digitize(alphabet)
+        return plan7.Builder(alphabet).build(single, background)[0]
+    named = [
+        easel.TextSequence(name=f"row{index}".encode(), sequence=row) for index, row in enumerate([sequence, *rows[1:]])
+    ]
+    alignment = easel.TextMSA(name=b"query", sequences=named)
+    # Hand architecture: every query position is a match state, so that HMM positions are residue indices.
+    alignment.reference = "x" * len(query)
+    return plan7.Builder(alphabet, architecture="hand").build_msa(alignment.digitize(alphabet), background)[0]
+
+
+def align_to_chains(profile: plan7.HMM, chains: Mapping[str, str]) -> list[ProfileHit]:
+    """Align a profile with sequences (key -> sequence), best first; those that do not align at all are left out.
+
+    The filters of hmmsearch are off, because the template was chosen by the user, however far it is.
+    """
+    alphabet = easel.Alphabet.amino()
+    sequences = [
+        easel.TextSequence(name=str(index).encode(), sequence=sequence).digitize(alphabet)
+        for index, sequence in enumerate(chains.values())
+    ]
+    block = easel.DigitalSequenceBlock(alphabet, sequences)
+    pipeline = plan7.Pipeline(alphabet, E=1000.0, domE=1000.0, incE=1000.0, F1=1.0, F2=1.0, F3=1.0, bias_filter=False)
+    keys = list(chains)
+    found: list[ProfileHit] = []
+    for hit in pipeline.search_hmm(profile, block):
+        domains = sorted(hit.domains, key=lambda domain: -domain.score)
+        alignment = merge(_domain_pairs(domain.alignment) for domain in domains)
+        found.append(ProfileHit(key=keys[int(hit.name)], alignment=alignment, evalue=hit.evalue, score=hit.score))
+    return found
+
+
+def _domain_pairs(domain: plan7.Alignment) -> list[tuple[int, int, float]]:
+    target, template = domain.hmm_from - 1, domain.target_from - 1
+    pairs: list[tuple[int, int, float]] = []
+    columns = zip(domain.hmm_sequence, domain.target_sequence, domain.posterior_probabilities, strict=True)
+    for state, residue, posterior in columns:
+        if state != "." and residue != "-":
+            pairs.append((target, template, _POSTERIOR_OF.get(posterior, 0.0)))
+        target += state != "."
+        template += residue != "-"
+    return pairs
+
+
+def merge(domains: Iterable[Sequence[Sequence[float]]]) -> Alignment:
+    """One alignment of several domains of one chain, best first; a domain joins if it is in order with those taken."""
+    taken: list[Sequence[float]] = []
+    for pairs in domains:
+        if not pairs:
+            continue
+        # In order: on each side of the new domain, target and template must both be beyond it.
+        low_target, high_target = min(p[0] for p in pairs), max(p[0] for p in pairs)
+        low_template, high_template = min(p[1] for p in pairs), max(p[1] for p in pairs)
+        before = [p for p in taken if p[0] < low_target and p[1] < low_template]
+        after = [p for p in taken if p[0] > high_target and p[1] > high_template]
+        if len(before) + len(after) == len(taken):
+            taken.extend(pairs)
+    return Alignment.from_pairs(taken)
+
+
+def extend_ends(alignment: Alignment, target_length: int, observed: Iterable[int]) -> Alignment:
+    """Continue both ends without gaps, by up to eight residues, where the template has coordinates.
+
+    A local alignment stops where the score sinks, which in a homologue is often some residues before the fold ends.
+    """
+    present = set(observed)
+    pairs = list(zip(alignment.target.tolist(), alignment.template.tolist(), alignment.posterior.tolist(), strict=True))
+    for (target, template, _), step in ((pairs[0], -1), (pairs[-1], 1)):
+        for shift in range(1, _MAX_EXTENSION + 1):
+            there = target + step * shift
+            if not 0 <= there < target_length or template + step * shift not in present:
+                break
+            pairs.append((there, template + step * shift, _EXTENSION_POSTERIOR))
+    return Alignment.from_pairs(pairs)

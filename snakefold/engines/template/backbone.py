@@ -1,0 +1,141 @@
+"""The backbone that a target chain takes over from its template, and where it cannot."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snakefold.engines.template.building import (
+    Array,
+    carbonyl_oxygen,
+    dihedral,
+    is_left_handed,
+    place,
+    standard_letter,
+)
+from snakefold.engines.template.templates import ChainTemplate
+from snakefold.structures.residues import BACKBONE
+
+_PEPTIDE_BOND = (1.0, 1.9)
+_N_CA_BOND = (1.2, 1.75)
+_CA_C_BOND = (1.25, 1.8)
+
+
+@dataclass(kw_only=True)
+class Backbone:
+    """The backbone of one target chain while it is being built.
+
+    `sequence` holds standard amino acids only. `atoms` is (residues, 4, 3): N, CA, C, O in angstrom, NaN where a
+    residue is not modelled. `template_index` (residues,) is the index of the template residue whose backbone was
+    copied, -1 where it was not (a gap, a loop that was built anew). `posterior` (residues,) is that of the alignment, 0
+    where there is none.
+    """
+
+    sequence: str
+    atoms: Array
+    template_index: NDArray[np.int64]
+    posterior: Array
+
+    @property
+    def modelled(self) -> NDArray[np.bool_]:
+        """(residues,): whether the residue has coordinates."""
+        return np.asarray(np.isfinite(self.atoms[:, :3]).all(axis=(1, 2)))
+
+    def clear(self, start: int, end: int) -> None:
+        """Forget the coordinates of residues start to end (half-open)."""
+        self.atoms[start:end] = np.nan
+        self.template_index[start:end] = -1
+
+    def bonded(self, index: int) -> bool:
+        """Whether residue `index` is joined to the next one by a peptide bond."""
+        if index < 0 or index + 1 >= len(self.sequence):
+            return False
+        distance = np.linalg.norm(self.atoms[index + 1, 0] - self.atoms[index, 2])
+        return bool(_PEPTIDE_BOND[0] < distance < _PEPTIDE_BOND[1])
+
+    def torsions(self) -> Array:
+        """phi, psi and omega of every residue, (residues, 3) in degrees, NaN where undefined.
+
+        Omega is that of the bond before the residue.
+        """
+        angles = np.full((len(self.sequence), 3), np.nan)
+        n, ca, c = self.atoms[:, 0], self.atoms[:, 1], self.atoms[:, 2]
+        joined = np.array([self.bonded(index) for index in range(len(self.sequence) - 1)], dtype=bool)
+        with np.errstate(invalid="ignore"):
+            phi = dihedral(c[:-1], n[1:], ca[1:], c[1:])
+            psi = dihedral(n[:-1], ca[:-1], c[:-1], n[1:])
+            omega = dihedral(ca[:-1], c[:-1], n[1:], ca[1:])
+        angles[1:, 0] = np.where(joined, phi, np.nan)
+        angles[:-1, 1] = np.where(joined, psi, np.nan)
+        angles[1:, 2] = np.where(joined, omega, np.nan)
+        return angles
+
+    def place_oxygen(self, index: int) -> None:
+        """Put the O of residue `index` into the plane of its peptide bond; of a last residue, as in a strand."""
+        n, ca, c = self.atoms[index, :3]
+        following = self.atoms[index + 1, 0] if self.bonded(index) else place(n, ca, c, 1.329, 116.6, 140.0)
+        self.atoms[index, 3] = carbonyl_oxygen(ca, c, following)
+
+
+def copy_backbone(sequence: str, template: ChainTemplate) -> Backbone:
+    """The template's backbone at every aligned residue that has one.
+
+    Left out, so that they are built anew, are template residues of the wrong hand or with broken bonds, and cis peptide
+    bonds that the target does not follow with a proline (before any other residue, cis is rare and mostly functional).
+    """
+    count = len(sequence)
+    backbone = Backbone(
+        sequence="".join(standard_letter(letter) for letter in sequence),
+        atoms=np.full((count, 4, 3), np.nan),
+        template_index=np.full(count, -1, dtype=np.int64),
+        posterior=np.zeros(count),
+    )
+    alignment = template.alignment
+    for target, index, posterior in zip(alignment.target, alignment.template, alignment.posterior, strict=True):
+        atoms = template.chain.residues.get(int(index), {})
+        if not {"N", "CA", "C"} <= set(atoms) or not is_left_handed("ALA", atoms) or not _whole(atoms):
+            continue
+        for column, name in enumerate(BACKBONE):
+            if name in atoms:
+                backbone.atoms[target, column] = atoms[name]
+        backbone.template_index[target] = index
+        backbone.posterior[target] = posterior
+    omega = backbone.torsions()[:, 2]
+    for index in np.flatnonzero(np.abs(omega) < 90).tolist():
+        if backbone.sequence[index] != "P":
+            backbone.clear(index - 1, index + 1)
+    for index in np.flatnonzero(backbone.modelled).tolist():
+        if not np.isfinite(backbone.atoms[index, 3]).all():
+            backbone.place_oxygen(index)
+    return backbone
+
+
+def _whole(atoms: dict[str, Array]) -> bool:
+    n_ca = np.linalg.norm(atoms["CA"] - atoms["N"])
+    ca_c = np.linalg.norm(atoms["C"] - atoms["CA"])
+    return bool(_N_CA_BOND[0] < n_ca < _N_CA_BOND[1] and _CA_C_BOND[0] < ca_c < _CA_C_BOND[1])
+
+
+def secondary_structure(torsions: Array) -> NDArray[np.bool_]:
+    """(residues,): whether each residue lies in a helix or strand, judged by runs of phi and psi.
+
+    `torsions` is (residues, 3) in degrees, as Backbone.torsions gives it.
+    Four residues around (-63, -43) make a helix, three in the beta region a strand: enough to keep loops out of them.
+    """
+    phi, psi = torsions[:, 0], torsions[:, 1]
+    with np.errstate(invalid="ignore"):
+        helix = (np.abs(phi + 63) < 35) & (np.abs(psi + 43) < 35)
+        strand = (phi > -170) & (phi < -70) & ((psi > 90) | (psi < -170))
+    return _runs(helix, 4) | _runs(strand, 3)
+
+
+def _runs(flags: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+    """Keep only the True runs of at least `least` members."""
+    kept = np.zeros_like(flags)
+    start = 0
+    for end in range(1, len(flags) + 1):
+        if end == len(flags) or flags[end] != flags[start]:
+            if flags[start] and end - start >= least:
+                kept[start:end] = True
+            start = end
+    return kept

@@ -1,0 +1,82 @@
+"""Estimated lDDT: how far to trust each residue of a comparative model, without knowing the true structure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from snakefold.engines.template.backbone import Backbone
+from snakefold.engines.template.building import Array
+from snakefold.engines.template.templates import ChainTemplate
+
+KIND = "estimated lDDT"
+
+FEATURES = ("constant", "posterior", "local identity", "identity", "support", "burial", "built", "inside built")
+
+# Weights of FEATURES in the logit of lDDT / 100, fitted by bench/template_engine.py --fit; see features().
+_WEIGHTS = np.array([0.0, 1.0, 0.5, 1.0, 0.5, 0.5, -0.5, -0.5])
+
+_WINDOW = 5
+_FARTHEST = 8
+_BURIAL_RADIUS = 10.0
+_BURIED_NEIGHBOURS = 20.0
+
+
+def features(backbone: Backbone, template: ChainTemplate, surroundings: Array) -> Array:
+    """What is known of each residue: (residues, FEATURES), rows of NaN where nothing is modelled.
+
+    posterior: of the aligned pair, 0 where the backbone was built. local identity: the fraction of equal pairs among
+    residues up to 5 away. identity: of the whole alignment. support: distance along the chain to the nearest built or
+    missing residue, 1 at 8 and beyond. burial: CA atoms of the whole model (`surroundings`, (atoms, 3)) within 10 A, 1
+    at 20 and beyond.
+    built: 1 where the backbone is not the template's. inside built: distance into such a stretch, 1 at 8 and beyond.
+    """
+    count = len(backbone.sequence)
+    copied = backbone.template_index >= 0
+    equal = np.array(
+        [
+            bool(index >= 0) and template.chain.sequence[index] == letter
+            for letter, index in zip(backbone.sequence, backbone.template_index.tolist(), strict=True)
+        ]
+    )
+    window = np.ones(2 * _WINDOW + 1)
+    aligned = np.convolve(copied, window, mode="same")
+    local = np.convolve(equal, window, mode="same") / np.maximum(aligned, 1)
+    identity = equal.sum() / max(int(copied.sum()), 1)
+    modelled = backbone.modelled
+    within = KDTree(surroundings).query_ball_point(backbone.atoms[modelled, 1], _BURIAL_RADIUS, return_length=True)
+    burial = np.zeros(count)
+    burial[modelled] = np.minimum((np.asarray(within) - 1) / _BURIED_NEIGHBOURS, 1)
+    found = np.stack(
+        [
+            np.ones(count),
+            np.where(copied, backbone.posterior, 0.0),
+            local,
+            np.full(count, identity),
+            np.minimum(_distance_to(~copied), _FARTHEST) / _FARTHEST,
+            burial,
+            (~copied).astype(float),
+            np.minimum(_distance_to(copied), _FARTHEST) / _FARTHEST,
+        ],
+        axis=1,
+    )
+    found[~modelled] = np.nan
+    return found
+
+
+def _distance_to(flags: np.ndarray) -> Array:
+    """(residues,): steps along the chain to the nearest True, 0 on it; beyond either end counts as True."""
+    count = len(flags)
+    places = np.concatenate([[-1], np.flatnonzero(flags), [count]])
+    return np.abs(np.arange(count)[:, None] - places).min(axis=1).astype(float)
+
+
+def estimated_lddt(backbones: Sequence[Backbone], templates: Sequence[ChainTemplate]) -> list[list[float | None]]:
+    """Estimated lDDT, 0-100, of every residue by chain; None where a residue is not modelled."""
+    surroundings = np.concatenate([backbone.atoms[backbone.modelled, 1] for backbone in backbones])
+    result: list[list[float | None]] = []
+    for backbone, template in zip(backbones, templates, strict=True):
+        logits = features(backbone, template, surroundings) @ _WEIGHTS
+        values = 100 / (1 + np.exp(-logits))
+        result.append([round(float(value), 2) if np.isfinite(value) else None for value in values])
+    return result

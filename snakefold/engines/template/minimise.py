@@ -1,0 +1,145 @@
+"""Restrained minimisation of a raw model: repairs the seams of loops and the overlaps of side chains, and moves little.
+
+Amber99sb (V. Hornak et al., Proteins 65 (2006), 712) in vacuum, with OpenMM. The `relax` step, with its own loop over
+violations, comes later and is another matter.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from openmm import CustomExternalForce, Platform, VerletIntegrator
+from openmm.app import CutoffNonPeriodic, Element, ForceField, Simulation, Topology
+
+from snakefold.engines.template.building import Array, add_hydrogens, amide_hydrogen, place
+from snakefold.engines.template.building import unit as unit_vector
+from snakefold.structures.residues import NAME_OF_LETTER, element_of
+
+_DISULFIDE = 2.6
+_PEPTIDE_BOND = 2.5
+_RESTRAINT = 10.0 * 418.4  # 10 kcal/mol/A2 in kJ/mol/nm2
+_TOLERANCE = 100.0  # kJ/mol/nm
+_MAX_ITERATIONS = 400
+_CUTOFF = 1.0  # nm
+
+Atoms = dict[str, Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawChain:
+    """One chain to minimise: standard residues, heavy atoms (angstrom) by residue index, and which to hold in place.
+
+    `restrained` are the residues whose N, CA and C came from the template.
+    """
+
+    sequence: str
+    atoms: Mapping[int, Mapping[str, Array]]
+    restrained: frozenset[int]
+
+
+def minimise(chains: Sequence[RawChain]) -> list[dict[int, Atoms]]:
+    """Heavy atoms (angstrom) of every residue after minimisation, by chain and residue index.
+
+    One thread and deterministic forces: the same input gives the same bytes on the same machine.
+    """
+    topology = Topology()
+    positions: list[Array] = []
+    restrained: list[int] = []
+    owners: list[tuple[int, int, str]] = []
+    disulfides = dict(_disulfides(chains))
+    sulphurs: dict[tuple[int, int], object] = {}
+    for number, chain in enumerate(chains):
+        for segment in _segments(chain):
+            part = topology.addChain()
+            for index in segment:
+                residue = topology.addResidue(NAME_OF_LETTER[chain.sequence[index]], part)
+                atoms = _complete(chain, index, segment, bridged=(number, index) in disulfides)
+                for name, position in atoms.items():
+                    atom = topology.addAtom(name, Element.getBySymbol(element_of(name)), residue)
+                    if name in ("N", "CA", "C") and index in chain.restrained:
+                        restrained.append(len(positions))
+                    if name == "SG":
+                        sulphurs[number, index] = atom
+                    positions.append(position)
+                    owners.append((number, index, name))
+    topology.createStandardBonds()
+    for first, second in disulfides.items():
+        if first < second:
+            topology.addBond(sulphurs[first], sulphurs[second])
+    moved = _minimise(topology, np.array(positions), restrained)
+    result: list[dict[int, Atoms]] = [{} for _ in chains]
+    for (number, index, name), position in zip(owners, moved, strict=True):
+        if name in chains[number].atoms[index]:
+            result[number].setdefault(index, {})[name] = position
+    return result
+
+
+def _segments(chain: RawChain) -> Iterator[list[int]]:
+    """Stretches of residues joined by peptide bonds."""
+    segment: list[int] = []
+    for index in sorted(chain.atoms):
+        if segment:
+            bond = np.linalg.norm(chain.atoms[index]["N"] - chain.atoms[segment[-1]]["C"])
+            if index != segment[-1] + 1 or bond > _PEPTIDE_BOND:
+                yield segment
+                segment = []
+        segment.append(index)
+    if segment:
+        yield segment
+
+
+def _disulfides(chains: Sequence[RawChain]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Cysteines whose sulphurs are within bonding distance, each with its partner, both ways; nearest pairs first."""
+    sulphurs = [(n, i, a["SG"]) for n, chain in enumerate(chains) for i, a in chain.atoms.items() if "SG" in a]
+    pairs = sorted(
+        (float(np.linalg.norm(p - q)), (n, i), (m, j))
+        for a, (n, i, p) in enumerate(sulphurs)
+        for m, j, q in sulphurs[a + 1 :]
+        if np.linalg.norm(p - q) < _DISULFIDE
+    )
+    taken: set[tuple[int, int]] = set()
+    for _, first, second in pairs:
+        if first not in taken and second not in taken:
+            taken |= {first, second}
+            yield first, second
+            yield second, first
+
+
+def _complete(chain: RawChain, index: int, segment: Sequence[int], bridged: bool) -> Atoms:
+    """All atoms of a residue, hydrogens and terminal atoms included."""
+    letter = chain.sequence[index]
+    atoms = {name: np.asarray(position, dtype=float) for name, position in chain.atoms[index].items()}
+    n, ca, c = atoms["N"], atoms["CA"], atoms["C"]
+    extra = add_hydrogens(NAME_OF_LETTER[letter], atoms, left_out=("HG",) if letter == "C" and bridged else ())
+    if index == segment[0]:
+        torsions = {"H2": 60.0, "H3": -60.0} if letter == "P" else {"H": 180.0, "H2": 60.0, "H3": -60.0}
+        extra |= {name: place(c, ca, n, 1.01, 109.5, torsion) for name, torsion in torsions.items()}
+    elif letter != "P":
+        extra["H"] = amide_hydrogen(np.asarray(chain.atoms[index - 1]["C"]), n, ca)
+    if index == segment[-1]:
+        extra["OXT"] = c + 1.25 * unit_vector(unit_vector(c - ca) + unit_vector(c - atoms["O"]))
+    return atoms | extra
+
+
+def _minimise(topology: Topology, positions: Array, restrained: Sequence[int]) -> Array:
+    system = ForceField("amber99sb.xml").createSystem(
+        topology,
+        nonbondedMethod=CutoffNonPeriodic,  # pyright: ignore[reportArgumentType] (annotated as the type of its default)
+        nonbondedCutoff=_CUTOFF,
+    )
+    force = CustomExternalForce("0.5*k*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
+    force.addGlobalParameter("k", _RESTRAINT)
+    for name in ("x0", "y0", "z0"):
+        force.addPerParticleParameter(name)
+    for atom in restrained:
+        force.addParticle(atom, positions[atom] / 10)
+    system.addForce(force)
+    # One thread, deterministic forces: sums in another order would differ in the last bits, then in the coordinates.
+    platform = Platform.getPlatformByName("CPU")
+    simulation = Simulation(
+        topology, system, VerletIntegrator(0.001), platform, {"Threads": "1", "DeterministicForces": "true"}
+    )
+    simulation.context.setPositions(positions / 10)
+    simulation.minimizeEnergy(tolerance=_TOLERANCE, maxIterations=_MAX_ITERATIONS)
+    state = simulation.context.getState(getPositions=True)
+    return 10 * np.array([(xyz.x, xyz.y, xyz.z) for xyz in state.getPositions()._value])

@@ -1,0 +1,196 @@
+"""One target from its inputs to the files of the `fold` step: the stages of comparative modelling in order."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from snakefold.engines.base import FoldTask
+from snakefold.engines.template.backbone import Backbone, copy_backbone
+from snakefold.engines.template.building import Array, standard_letter
+from snakefold.engines.template.confidence import KIND, estimated_lddt
+from snakefold.engines.template.loops import close_gaps, grow_tails
+from snakefold.engines.template.minimise import RawChain, minimise
+from snakefold.engines.template.sidechains import pack_side_chains, suggestions
+from snakefold.engines.template.templates import ChainTemplate, NoTemplateError, select_templates
+from snakefold.errors import MemberError
+from snakefold.files import write_json, write_text
+from snakefold.outcome import Outcome
+from snakefold.structures.io import ModelChain, chain_name, modelled_ranges, write_model
+from snakefold.structures.residues import BACKBONE
+
+_FEWEST_RESIDUES = 15
+_TOO_FAR_IDENTITY = 0.20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A finished model. Per chain: atoms by residue index (angstrom), what was built without template, confidence."""
+
+    templates: tuple[ChainTemplate, ...]
+    backbones: tuple[Backbone, ...]
+    atoms: tuple[dict[int, dict[str, Array]], ...]
+    invented: tuple[list[list[int]], ...]
+    unmodelled: tuple[list[list[int]], ...]
+    confidence: tuple[list[float | None], ...]
+
+
+def predict(task: FoldTask, folder: Path) -> Outcome:
+    """Model one target on its best template; write model.cif, prediction.json and alignment.fasta into `folder`.
+
+    `task.parameters` may hold `keep_tails` (default false): build the ends that no template residue is aligned with,
+    which are otherwise left out. A target without a template is skipped ("no_template", "no_complex_template").
+    Raises MemberError if an input cannot be read or too little of a chain can be modelled.
+    """
+    keep_tails = _keep_tails(task)
+    try:
+        templates = select_templates(task)
+    except NoTemplateError as error:
+        return Outcome(status="skipped", kind=error.kind, reason=str(error))
+    sequences = [chain.sequence for chain in task.chains]
+    model = build_model(sequences, templates, seed=task.seed, keep_tails=keep_tails)
+    confidence = [value for chain in model.confidence for value in chain if value is not None]
+    mean = round(float(np.mean(confidence)), 2)
+    chains = [
+        ModelChain(sequence=backbone.sequence, atoms=atoms, confidence=values)
+        for backbone, atoms, values in zip(model.backbones, model.atoms, model.confidence, strict=True)
+    ]
+    write_model(folder / "model.cif", chains)
+    write_text(folder / "alignment.fasta", alignment_fasta(sequences, templates))
+    write_json(
+        folder / "prediction.json",
+        {
+            "confidence_kind": KIND,
+            "confidence": list(model.confidence),
+            "mean_confidence": mean,
+            "ptm": None,
+            "iptm": None,
+            "templates": [
+                _template_facts(template, sequence) for template, sequence in zip(templates, sequences, strict=True)
+            ],
+            "invented": list(model.invented),
+            "unmodelled": list(model.unmodelled),
+            "notes": _notes(sequences, model),
+        },
+    )
+    facts = {
+        "template": templates[0].hit.entry,
+        "template_chains": [template.chain.name for template in templates],
+        "identity": min(_identity(t, sequence) for t, sequence in zip(templates, sequences, strict=True)),
+        "mean_confidence": mean,
+    }
+    return Outcome(status="done", facts=facts)
+
+
+def _keep_tails(task: FoldTask) -> bool:
+    unknown = set(task.parameters) - {"keep_tails"}
+    if unknown:
+        name = sorted(unknown)[0]
+        raise MemberError("bad_parameter", f"the template engine has no parameter {name!r}; it has keep_tails")
+    return bool(task.parameters.get("keep_tails", False))
+
+
+def build_model(
+    sequences: Sequence[str], templates: tuple[ChainTemplate, ...], *, seed: int = 0, keep_tails: bool = False
+) -> Model:
+    """Build all chains together: backbones, loops, side chains, minimisation, confidence.
+
+    Raises MemberError ("too_little_template") if fewer than 15 residues of a chain have a template.
+    """
+    backbones = [copy_backbone(sequence, template) for sequence, template in zip(sequences, templates, strict=True)]
+    for number, backbone in enumerate(backbones, start=1):
+        if backbone.modelled.sum() < _FEWEST_RESIDUES:
+            raise MemberError(
+                "too_little_template", f"fewer than {_FEWEST_RESIDUES} residues of chain {number} have a template"
+            )
+    close_gaps(backbones, seed)
+    if keep_tails:
+        grow_tails(backbones, seed)
+    suggested = [suggestions(backbone, template) for backbone, template in zip(backbones, templates, strict=True)]
+    packed = pack_side_chains(backbones, suggested, seed)
+    raw = [
+        RawChain(
+            sequence=backbone.sequence,
+            atoms={
+                index: dict(zip(BACKBONE, backbone.atoms[index], strict=True)) | side_chain
+                for index, side_chain in side_chains.items()
+            },
+            restrained=frozenset(np.flatnonzero(backbone.template_index >= 0).tolist()),
+        )
+        for backbone, side_chains in zip(backbones, packed, strict=True)
+    ]
+    atoms = minimise(raw)
+    return Model(
+        templates=templates,
+        backbones=tuple(backbones),
+        atoms=tuple(atoms),
+        invented=tuple(modelled_ranges(_built(backbone)) for backbone in backbones),
+        unmodelled=tuple(modelled_ranges(np.flatnonzero(~backbone.modelled).tolist()) for backbone in backbones),
+        confidence=tuple(estimated_lddt(backbones, templates)),
+    )
+
+
+def _built(backbone: Backbone) -> Iterable[int]:
+    return np.flatnonzero(backbone.modelled & (backbone.template_index < 0)).tolist()
+
+
+def _identity(template: ChainTemplate, sequence: str) -> float:
+    return round(template.alignment.identity(sequence, template.chain.sequence), 4)
+
+
+def _template_facts(template: ChainTemplate, sequence: str) -> dict[str, str | float]:
+    hit = template.hit
+    return {
+        "entry": hit.entry,
+        "chain": hit.chain,
+        "identity": _identity(template, sequence),
+        "coverage": round(len(template.alignment) / len(sequence), 4),
+        "evalue": hit.evalue,
+    }
+
+
+def _notes(sequences: Sequence[str], model: Model) -> list[str]:
+    """What a reader of the model must know, in whole sentences."""
+    notes: list[str] = []
+    for number, sequence in enumerate(sequences):
+        name = chain_name(number)
+        replaced = sorted({letter for letter in sequence if standard_letter(letter) != letter})
+        notes += [f"Chain {name}: {letter} was modelled as {standard_letter(letter)}." for letter in replaced]
+        identity = _identity(model.templates[number], sequence)
+        if identity < _TOO_FAR_IDENTITY:
+            notes.append(
+                f"Chain {name}: only {identity:.0%} of the aligned residues are identical; the alignment may be wrong."
+            )
+        missing = [f"{start + 1}-{end}" for start, end in model.unmodelled[number]]
+        if missing:
+            notes.append(f"Chain {name}: residues {', '.join(missing)} have no template and were left out.")
+        built = [f"{start + 1}-{end}" for start, end in model.invented[number]]
+        if built:
+            notes.append(f"Chain {name}: residues {', '.join(built)} were built without a template.")
+    return notes
+
+
+def alignment_fasta(sequences: Sequence[str], templates: Sequence[ChainTemplate]) -> str:
+    """Target and template rows of each chain as aligned FASTA: the whole target, and the template's aligned span."""
+    records: list[str] = []
+    for number, (sequence, template) in enumerate(zip(sequences, templates, strict=True)):
+        top, bottom = aligned_rows(sequence, template)
+        name = chain_name(number)
+        records.append(f">target {name}\n{top}\n>{template.hit.entry} {template.chain.name}\n{bottom}\n")
+    return "".join(records)
+
+
+def aligned_rows(sequence: str, template: ChainTemplate) -> tuple[str, str]:
+    """The two rows of the alignment, equally long, with "-" for gaps."""
+    top: list[str] = []
+    bottom: list[str] = []
+    alignment, other = template.alignment, template.chain.sequence
+    at_target, at_template = 0, int(alignment.template[0]) if len(alignment) else 0
+    for target, index in zip(alignment.target.tolist(), alignment.template.tolist(), strict=True):
+        top += [sequence[at_target:target], "-" * (index - at_template), sequence[target]]
+        bottom += ["-" * (target - at_target), other[at_template:index], other[index]]
+        at_target, at_template = target + 1, index + 1
+    top.append(sequence[at_target:])
+    bottom.append("-" * (len(sequence) - at_target))
+    return "".join(top), "".join(bottom)

@@ -1,0 +1,316 @@
+"""The choice of the template: which entry, and which of its chains, to model the chains of a target on."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial import KDTree
+
+from snakefold.engines.base import ChainInputs, FoldTask
+from snakefold.engines.template.align import Alignment, align_to_chains, build_profile, extend_ends, merge
+from snakefold.errors import MemberError, SnakefoldError
+from snakefold.structures.io import PolymerChain, read_assembly, read_chains
+
+GIVEN_TEMPLATE = "given"
+"""The entry name of a template that the user gave: its file name is no part of the result."""
+
+_MIN_ALIGNED = 15
+_MAX_ENTRIES = 8
+_CONTACT_DISTANCE = 8.0
+_MIN_CONTACTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateHit:
+    """One alignment of a target chain with a chain of an entry, as the search found it.
+
+    `identity` and `coverage` are fractions (0-1) of aligned pairs and of the target chain; `resolution` is in angstrom.
+    """
+
+    entry: str
+    chain: str
+    evalue: float
+    score: float
+    identity: float
+    coverage: float
+    resolution: float | None
+    title: str
+    file: Path
+    alignment: Alignment
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainTemplate:
+    """What one chain of the target is modelled on."""
+
+    hit: TemplateHit
+    chain: PolymerChain
+    alignment: Alignment
+
+
+class NoTemplateError(Exception):
+    """Nothing to model on. `kind` is "no_template" or "no_complex_template"; the text is the reason for the user."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind = kind
+        super().__init__(reason)
+
+
+def read_hits(folder: Path | None) -> list[TemplateHit]:
+    """The hits that `search_templates` wrote, several alignments with one chain merged, in the file's order.
+
+    Raises MemberError ("bad_hits") if the file is not as docs/architecture.md says.
+    """
+    if folder is None:
+        return []
+    try:
+        found = json.loads((folder / "hits.json").read_text(encoding="utf-8"))["hits"]
+        hits = [
+            TemplateHit(
+                entry=hit["entry"],
+                chain=hit["chain"],
+                evalue=float(hit["evalue"]),
+                score=float(hit["score"]),
+                identity=float(hit["identity"]),
+                coverage=float(hit["coverage"]),
+                resolution=hit.get("resolution"),
+                title=hit.get("title") or "",
+                file=folder / hit["file"],
+                alignment=Alignment.from_pairs(hit["pairs"]),
+            )
+            for hit in found
+        ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise MemberError("bad_hits", f"hits.json of the template search cannot be read: {error!r}") from None
+    merged: dict[tuple[str, str], list[TemplateHit]] = {}
+    for hit in hits:
+        merged.setdefault((hit.entry, hit.chain), []).append(hit)
+    return [_merge_hits(group) for group in merged.values()]
+
+
+def _merge_hits(hits: Sequence[TemplateHit]) -> TemplateHit:
+    best = max(hits, key=lambda hit: hit.score)
+    if len(hits) == 1:
+        return best
+    alignments = [hit.alignment for hit in sorted(hits, key=lambda hit: -hit.score)]
+    pairs = [list(zip(a.target, a.template, a.posterior, strict=True)) for a in alignments]
+    merged = merge(pairs)
+    coverage = best.coverage * len(merged) / max(len(best.alignment), 1)
+    return replace(best, alignment=merged, coverage=min(coverage, 1.0))
+
+
+def hits_of_given(chain: ChainInputs, path: Path) -> list[TemplateHit]:
+    """The alignments of a target chain with the chains of the user's own template, best first.
+
+    Raises MemberError ("bad_template") if the file cannot be read.
+    """
+    try:
+        chains = read_chains(path)
+    except SnakefoldError as error:
+        raise MemberError("bad_template", str(error)) from None
+    sequences = {template.name: template.sequence for template in chains}
+    profile = build_profile(chain.sequence, chain.msa)
+    return [
+        TemplateHit(
+            entry=GIVEN_TEMPLATE,
+            chain=found.key,
+            evalue=found.evalue,
+            score=found.score,
+            identity=found.alignment.identity(chain.sequence, sequences[found.key]),
+            coverage=len(found.alignment) / len(chain.sequence),
+            resolution=None,
+            title="",
+            file=path,
+            alignment=found.alignment,
+        )
+        for found in align_to_chains(profile, sequences)
+        if len(found.alignment) >= _MIN_ALIGNED
+    ]
+
+
+def expected_quality(hit: TemplateHit, target_length: int) -> float:
+    """A guess at the share (0-1) of the target that this template gets right: coverage x trust in what is covered.
+
+    Trust grows with the alignment's posteriors and with sequence identity: the cores of homologues differ by
+    0.4 exp(1.87 (1 - identity)) angstrom (C. Chothia and A. M. Lesk, EMBO J. 5 (1986), 823). Poor or unknown resolution
+    costs a few per cent.
+    """
+    core_rmsd = 0.4 * np.exp(1.87 * (1 - hit.identity))
+    trust = 1 / (1 + (core_rmsd / 3.0) ** 2)
+    resolution = hit.resolution if hit.resolution is not None else 3.0
+    sharpness = 1 - 0.03 * float(np.clip(resolution - 1.8, 0, 4))
+    return float(hit.alignment.posterior.sum() / target_length * trust * sharpness)
+
+
+def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
+    """The template of every chain of the target, all from one entry and, for complexes, from one assembly of it.
+
+    A monomer takes the chain of the best expected quality. A complex takes the best entry whose assembly (or asymmetric
+    unit) has a homologous chain for each of its chains, all in touch with one another: models of single chains that
+    were not seen together would say nothing of the complex, so without such an entry there is no model.
+    Raises NoTemplateError if there is none, and MemberError if an input cannot be read.
+    """
+    hits: dict[str, list[TemplateHit]] = {}
+    for number, chain in enumerate(task.chains):
+        if chain.sequence in hits:
+            continue
+        found = read_hits(chain.templates) if task.template is None else hits_of_given(chain, task.template)
+        found = [hit for hit in found if len(hit.alignment) >= _MIN_ALIGNED]
+        if not found:
+            where = "no template found" if task.template is None else "the given template does not align"
+            raise NoTemplateError("no_template", f"{where} for chain {number + 1} ({len(chain.sequence)} residues)")
+        hits[chain.sequence] = found
+    sequences = [chain.sequence for chain in task.chains]
+    candidates = _entries_by_quality(sequences, hits)
+    if not candidates:
+        raise NoTemplateError("no_complex_template", "no entry has a template for every chain of the complex")
+    best: tuple[float, tuple[ChainTemplate, ...]] | None = None
+    for bound, entry in candidates[:_MAX_ENTRIES]:
+        # Observed coordinates can only lower what the alignment promises.
+        if best is not None and bound <= best[0]:
+            break
+        chosen = _templates_in_entry(sequences, hits, entry)
+        if chosen is None:
+            continue
+        quality = _observed_quality(sequences, chosen)
+        if best is None or quality > best[0]:
+            best = quality, chosen
+    if best is None:
+        if len(sequences) == 1:
+            raise NoTemplateError("no_template", "the templates found for chain 1 lack coordinates where they align")
+        raise NoTemplateError(
+            "no_complex_template", "no entry has all chains of the complex in contact with one another"
+        )
+    return best[1]
+
+
+def _entries_by_quality(sequences: Sequence[str], hits: Mapping[str, list[TemplateHit]]) -> list[tuple[float, str]]:
+    """Entries with a hit for every sequence, by the mean quality over the residues of the target, best first."""
+    entries = dict.fromkeys(hit.entry for found in hits.values() for hit in found)
+    ranked: list[tuple[float, str]] = []
+    for entry in entries:
+        best = {
+            sequence: max((expected_quality(hit, len(sequence)) for hit in found if hit.entry == entry), default=None)
+            for sequence, found in hits.items()
+        }
+        weights = [(best[sequence], len(sequence)) for sequence in sequences]
+        if all(quality is not None for quality, _ in weights):
+            total = sum((quality or 0.0) * length for quality, length in weights)
+            ranked.append((total / sum(map(len, sequences)), entry))
+    return sorted(ranked, key=lambda pair: (-pair[0], pair[1]))
+
+
+def _observed_quality(sequences: Sequence[str], templates: Sequence[ChainTemplate]) -> float:
+    total = 0.0
+    for sequence, template in zip(sequences, templates, strict=True):
+        observed = np.array([index in template.chain.residues for index in template.hit.alignment.template])
+        posterior = template.hit.alignment.posterior * observed
+        alignment = replace(template.hit.alignment, posterior=posterior)
+        total += expected_quality(replace(template.hit, alignment=alignment), len(sequence)) * len(sequence)
+    return total / sum(map(len, sequences))
+
+
+def _templates_in_entry(
+    sequences: Sequence[str], hits: Mapping[str, list[TemplateHit]], entry: str
+) -> tuple[ChainTemplate, ...] | None:
+    """The chains of one entry to model the target on, in the target's order; None if the entry has not all of them."""
+    file = next(hit.file for found in hits.values() for hit in found if hit.entry == entry)
+    try:
+        chains = read_chains(file)
+        pools = [chains] if len(sequences) == 1 else [read_assembly(file), chains]
+    except SnakefoldError as error:
+        if entry == GIVEN_TEMPLATE:
+            raise MemberError("bad_template", str(error)) from None
+        return None
+    for pool in pools:
+        options = [_options(sequence, hits[sequence], entry, chains, pool) for sequence in sequences]
+        if any(not found for found in options):
+            continue
+        chosen = [max(options[0], key=_aligned_weight)] if len(sequences) == 1 else _touching(options)
+        if chosen is not None:
+            return tuple(chosen)
+    return None
+
+
+def _options(
+    sequence: str,
+    hits: Sequence[TemplateHit],
+    entry: str,
+    chains: Sequence[PolymerChain],
+    pool: Sequence[PolymerChain],
+) -> list[ChainTemplate]:
+    """Every chain of the pool that the target chain aligns with.
+
+    `chains` are those of the asymmetric unit, which hits name. Copies of a hit's chain and chains of the same sequence
+    share its alignment.
+    """
+    sequence_of = {chain.name: chain.sequence for chain in chains}
+    best: dict[str, TemplateHit] = {}
+    for hit in (hit for hit in hits if hit.entry == entry):
+        template_sequence = sequence_of.get(hit.chain)
+        if template_sequence is None:
+            continue
+        known = best.get(template_sequence)
+        if known is None or expected_quality(hit, len(sequence)) > expected_quality(known, len(sequence)):
+            best[template_sequence] = hit
+    options: list[ChainTemplate] = []
+    for chain in pool:
+        hit = best.get(chain.sequence)
+        if hit is None:
+            continue
+        hit = replace(hit, chain=chain.copy_of or chain.name)
+        observed = [index for index, atoms in chain.residues.items() if {"N", "CA", "C"} <= set(atoms)]
+        if sum(index in chain.residues for index in hit.alignment.template) >= _MIN_ALIGNED:
+            alignment = extend_ends(hit.alignment, len(sequence), observed)
+            options.append(ChainTemplate(hit=hit, chain=chain, alignment=alignment))
+    return options
+
+
+def _aligned_weight(template: ChainTemplate) -> float:
+    """Summed posteriors of the pairs with coordinates."""
+    alignment = template.alignment
+    observed = np.array([index in template.chain.residues for index in alignment.template])
+    return float((alignment.posterior * observed).sum())
+
+
+def _touching(options: Sequence[Sequence[ChainTemplate]]) -> list[ChainTemplate] | None:
+    """One template per target chain, no chain used twice, grown from each possible start by the most contacts.
+
+    None if the chains cannot be chosen such that each touches one chosen before it.
+    """
+    chains = {template.chain.name: template.chain for found in options for template in found}
+    contacts = dict(_contacts(chains))
+    best: tuple[int, list[ChainTemplate]] | None = None
+    for start in options[0]:
+        chosen: dict[int, ChainTemplate] = {0: start}
+        total = 0
+        while len(chosen) < len(options):
+            used = {template.chain.name for template in chosen.values()}
+            rank, grown = 0, None
+            for number, found in enumerate(options):
+                for template in found if number not in chosen else ():
+                    name = template.chain.name
+                    touching = sum(contacts.get(frozenset((name, other)), 0) for other in used)
+                    if name not in used and touching > rank:
+                        rank, grown = touching, (number, template)
+            if grown is None or rank < _MIN_CONTACTS:
+                break
+            chosen[grown[0]] = grown[1]
+            total += rank
+        if len(chosen) == len(options) and (best is None or total > best[0]):
+            best = total, [chosen[number] for number in range(len(options))]
+    return best[1] if best else None
+
+
+def _contacts(chains: Mapping[str, PolymerChain]) -> Iterator[tuple[frozenset[str], int]]:
+    """Pairs of CA atoms within 8 angstrom, for each two chains."""
+    trees = {
+        name: KDTree(np.array([atoms["CA"] for atoms in chain.residues.values() if "CA" in atoms]).reshape(-1, 3))
+        for name, chain in chains.items()
+    }
+    names = list(chains)
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            yield frozenset((first, second)), int(trees[first].count_neighbors(trees[second], _CONTACT_DISTANCE))
