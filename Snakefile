@@ -32,6 +32,10 @@ wildcard_constraints:
     target=r"[A-Za-z0-9][A-Za-z0-9._-]*",
 
 
+onstart:
+    FOLDING.check_files()
+
+
 rule all:
     input:
         "<results>/outcome.json",

@@ -153,9 +153,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plan(_: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from snakefold.plan import describe_plan
 
-    print(describe_plan(workflow.of_this_job().plan))
+    Console().print(describe_plan(workflow.of_this_job().plan))
 
 
 def _schema(options: argparse.Namespace) -> None:

@@ -93,8 +93,8 @@ def conclude(folding: Folding, outcome: Path, *, log: Path | None) -> None:
         log.write_text(text + "\n")
     if by_status["failed"] and not folding.config.allow_failures:
         raise SnakefoldError(
-            f"{len(by_status['failed'])} of {len(statuses)} predictions failed; see above and the report, mend the cause, "
-            "then `python -m snakefold retry` and run again"
+            f"{len(by_status['failed'])} of {len(statuses)} predictions failed; see above and the report, mend the "
+            "cause, then `python -m snakefold retry` and run again"
         )
     write_json(outcome, by_status)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from snakefold import versions
 from snakefold.config import Config
 from snakefold.engines import ENGINES
 from snakefold.engines.base import Engine
@@ -360,7 +361,11 @@ def _searched_chains(
 def _search_settings(config: Config) -> dict[str, Any]:
     # Where the databases lie does not change what is found; which they are does.
     databases = {"registry": config.databases.registry, "preset": config.databases.preset}
-    return {"search": config.search.parameters(), "databases": databases}
+    return {"version": versions.SEARCH_MSA, "search": config.search.parameters(), "databases": databases}
+
+
+def _template_settings(config: Config) -> dict[str, Any]:
+    return {"version": versions.SEARCH_TEMPLATES, **config.templates.parameters()}
 
 
 def _search_batches(chains: Sequence[Chain], config: Config) -> list[Batch]:
@@ -403,7 +408,7 @@ def _template_search_batch(search: Batch, chains: Sequence[Chain], config: Confi
         members=[(len(chain.sequence), chain.search_id, _TEMPLATE_SEARCH_SECONDS) for chain in chains],
         identity={
             "search": search.id,
-            "settings": config.templates.parameters(),
+            "settings": _template_settings(config),
             "members": sorted(chain.search_id for chain in chains),
         },
         overhead=0,
@@ -428,7 +433,7 @@ def _fold_settings(engine: Engine, config: Config) -> dict[str, Any]:
         "version": engine.version,
         "parameters": config.parameters_of_engine(engine.name),
         "search": _search_settings(config) if engine.needs_msa or engine.needs_templates else None,
-        "templates": config.templates.parameters() if engine.needs_templates else None,
+        "templates": _template_settings(config) if engine.needs_templates else None,
     }
 
 
@@ -502,7 +507,11 @@ def _relax_batches(
             step="relax",
             engine=fold.engine,
             members=[(targets[member].length, member, seconds(member)) for member in part],
-            identity={"fold": fold.id, "settings": config.relax.parameters(), "members": sorted(part)},
+            identity={
+                "fold": fold.id,
+                "settings": {"version": versions.RELAX, **config.relax.parameters()},
+                "members": sorted(part),
+            },
             overhead=0,
             memory_mb=400 + max(targets[member].length for member in part) // 2 if works else 0,
         )

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from snakefold import __version__
+from snakefold import __version__, versions
 from snakefold.batch import BatchRun, MemberReceipt, fetch_files, peak_memory_mb, read_receipt, run_in_processes
 from snakefold.databases.manifest import Manifest, read_manifest
 from snakefold.engines import ENGINES
@@ -26,12 +26,6 @@ from snakefold.progress import Progress
 from snakefold.sheet import Target, refusal
 from snakefold.store import Action, Store, open_store
 from snakefold.workflow import Folding
-
-# The version of each step's own code enters its store keys: raise it whenever the same input gives another result.
-# tests/e2e/test_golden.py fails when results change and the version did not. (Engines carry their own.)
-SEARCH_MSA_VERSION = "1"
-SEARCH_TEMPLATES_VERSION = "1"
-RELAX_VERSION = "1"
 
 Receipts = Mapping[str, MemberReceipt]
 
@@ -82,7 +76,7 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
             member: Action(
                 step="search_msa",
                 tool="pyhmmer",
-                version=f"{SEARCH_MSA_VERSION} {version('pyhmmer')}",
+                version=f"{versions.SEARCH_MSA} {version('pyhmmer')}",
                 parameters=config.parameters() if chain.msa is None else {},
                 inputs={"sequence": sha256_of_json(chain.sequence)}
                 | ({} if chain.msa is None else {"msa": sha256_of_file(chain.msa)}),
@@ -159,7 +153,7 @@ def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: 
             member: Action(
                 step="search_templates",
                 tool="pyhmmer",
-                version=f"{SEARCH_TEMPLATES_VERSION} {version('pyhmmer')}",
+                version=f"{versions.SEARCH_TEMPLATES} {version('pyhmmer')}",
                 parameters=config.parameters(),
                 inputs={"msa.a3m": found[member].files["msa.a3m"]},
                 databases=_digests([database]),
@@ -226,13 +220,14 @@ def fold(
     with job.batch("fold", batch, list(targets), engine) as run:
         actions = {}
         for member, target in targets.items():
+            refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
+            if refused is not None:  # such a target brings no searches with it
+                run.skip(member, "not_accepted", f"the engine {engine} {refused}")
+                continue
             needs = _needs_of(target, found_msas, found_templates, predictor.needs_msa, predictor.needs_templates)
             ended = next((need for need in needs.values() if need.status != "done"), None)
-            refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
             if ended is not None:
                 run.hand_on(member, ended)
-            elif refused is not None:
-                run.skip(member, "not_accepted", f"the engine {engine} {refused}")
             else:
                 actions[member] = Action(
                     step="fold",
@@ -310,7 +305,7 @@ def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, thr
             member: Action(
                 step="relax",
                 tool="openmm",
-                version=f"{RELAX_VERSION} {version('openmm')} {version('pdbfixer')}",
+                version=f"{versions.RELAX} {version('openmm')} {version('pdbfixer')}",
                 parameters=parameters,
                 inputs={"model.cif": found[member].files["model.cif"]},
                 seed=job.folding.plan.target(member).seed,

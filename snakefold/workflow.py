@@ -16,7 +16,7 @@ from snakefold.config import Config, load_config
 from snakefold.databases.registry import Preset, Registry, load_registry
 from snakefold.errors import SnakefoldError
 from snakefold.plan import Batch, Plan, make_plan
-from snakefold.sheet import Target, read_targets
+from snakefold.sheet import Target, check_sheets, read_targets
 
 CONFIG_VARIABLE = "SNAKEFOLD_CONFIG"
 """Environment variable with the run's whole config as JSON: how a job's command learns what Snakemake was told."""
@@ -206,17 +206,27 @@ class Folding:
             for batch in batches.values()
         ]
 
+    def check_files(self) -> None:
+        """Open all files that the sheet names, once, before the first job: a wrong reference must not fail hours later.
+
+        Parsing does not do it, since a dry run of thousands of targets must take seconds.
+        """
+        from snakemake.exceptions import WorkflowError
+
+        _, faults = check_sheets([Path(path) for path in self.config.samples], self.config)
+        if faults:
+            raise WorkflowError("\n".join(faults))
+
 
 def load(config: Config, *, check_files: bool) -> Folding:
-    """Read a run's sheet and registry. Raises FaultsError with all faults of config or sheet.
+    """Read a run's sheet and registry. Raises FaultsError with all faults of the sheet.
 
-    `check_files` opens the files that the sheet names; a worker leaves it out, since the coordinator has done it.
+    `check_files` asks whether the files that the sheet names exist; a worker does not, it may lack some of them.
     """
     targets = read_targets(
         [Path(path) for path in config.samples],
         engines=config.engines,
         seed=config.seed,
-        deep=check_files,
         check_files=check_files,
     )
     return Folding(config, targets, load_registry(Path(config.databases.registry)))
