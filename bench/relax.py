@@ -1,4 +1,4 @@
-"""Seconds, energies and shifts of relaxation: `python bench/relax.py [--strain 0.2] [--alphafold] FILES...`.
+"""Seconds, energies and shifts of relaxation: `python bench/relax.py [--strain 0.2] [--alphafold] [FILES...]`.
 
 Each file (mmCIF or PDB) is taken as a model, its atoms displaced at random by --strain angstrom along each axis, and
 relaxed. With --alphafold the same model is also minimised with AlphaFold's own settings, all pairs of atoms and
@@ -21,6 +21,7 @@ from snakefold.relax import relax_model
 from snakefold.relax.preparation import FORCE_FIELD, prepare
 from snakefold.structures.io import ModelChain, read_chains, read_model, write_model
 
+TARGETS = Path(__file__).parents[1] / "data" / "mini" / "targets"
 COLUMNS = [
     *("file", "residues", "seconds", "rounds", "iterations", "energy_before", "energy_after", "clashes"),
     *("violating_residues", "rmsd", "relaxed"),
@@ -30,7 +31,7 @@ COLUMNS = [
 def main() -> None:
     """Print one tab-separated line a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="*", type=Path, default=sorted(TARGETS.glob("*.cif.gz")))
     parser.add_argument("--strain", type=float, default=0.2, help="angstrom along each axis, standard deviation")
     parser.add_argument("--alphafold", action="store_true", help="compare with AlphaFold's settings (slow)")
     options = parser.parse_args()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
 import pytest
 
 from snakefold.errors import SnakefoldError
@@ -369,3 +370,24 @@ class TestViolations:
         geometry, positions, _ = ideal
         found = geometry.violations(positions)
         assert (found.bonds, found.angles, found.clashes, found.inverted, found.residues) == (0, 0, 0, 0, ())
+
+
+def test_the_platform_is_the_one_asked_for_and_auto_falls_back_to_the_cpu(
+    tmp_path: Path, helix: ModelChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece = only(helix, range(20, 24))
+    _, _, report = relaxed(tmp_path, [piece], {"platform": "Reference"})
+    assert report["platform"] == "Reference"
+
+    honest = openmm.Platform.getPlatform
+
+    def without_cuda(name: str) -> openmm.Platform:
+        if name == "CUDA":
+            raise openmm.OpenMMException("no CUDA device")
+        return honest(name)
+
+    monkeypatch.setattr(openmm.Platform, "getPlatform", without_cuda)
+    _, _, report = relaxed(tmp_path, [piece], {"platform": "auto"})
+    assert report["platform"] == "CPU"
+    with pytest.raises(SnakefoldError, match="cannot use the platform CUDA: no CUDA device"):
+        relaxed(tmp_path, [piece], {"platform": "CUDA"})
