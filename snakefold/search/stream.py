@@ -178,12 +178,12 @@ def read_blocks(
             file = SequenceFile(cast(BinaryIO, handle), format="fasta", digital=True, alphabet=alphabet)
             stack.enter_context(file)
             while block := file.read_block(residues=residues):
-                chosen = [
-                    sequence
-                    for sequence in block
-                    if len(sequence) <= _LONGEST_TARGET and (accept is None or accept(sequence))
-                ]
-                if len(chosen) < len(block):
+                if accept is not None or len(block.largest()) > _LONGEST_TARGET:
+                    chosen = [
+                        sequence
+                        for sequence in block
+                        if len(sequence) <= _LONGEST_TARGET and (accept is None or accept(sequence))
+                    ]
                     block = DigitalSequenceBlock(alphabet, chosen)
                 if empty and len(block):
                     _check_protein(block, alphabet, database)
