@@ -1,0 +1,370 @@
+"""The folder of one prediction: what a user opens, and what the summary and the report read."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snakefold.errors import SnakefoldError
+from snakefold.files import read_json, replacing, write_json, write_text
+from snakefold.outcome import Status
+from snakefold.structures.compare import Comparison, compare
+from snakefold.structures.geometry import chain_breaks, find_clashes, peptide_bonds, ramachandran, wrong_chirality
+from snakefold.structures.io import (
+    ModelChain,
+    chain_name,
+    modelled_ranges,
+    read_chains,
+    read_model,
+    write_model,
+    write_pdb,
+)
+from snakefold.structures.modelcif import TemplateUse, write_modelcif
+from snakefold.structures.residues import NAME_OF_LETTER
+
+_LOG_LINES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """All that is known of one finished prediction. The files are those of docs/architecture.md.
+
+    `sequences`, `chain_ids`, `msas` and `msa_facts` go chain by chain; `model` and `prediction` are the fold step's,
+    `relaxed` and `relax` the relax step's, None where that step did not run. `templates` are the entries used.
+    `software` maps names to versions, `databases` are mappings of name, version, digest, licence and release.
+    """
+
+    target_id: str
+    sequences: tuple[str, ...]
+    chain_ids: tuple[str, ...]
+    engine: str
+    seed: int
+    model: Path
+    prediction: Mapping[str, Any]
+    reference: Path | None = None
+    reference_name: str | None = None
+    relaxed: Path | None = None
+    relax: Mapping[str, Any] | None = None
+    msas: tuple[Path | None, ...] = ()
+    msa_facts: tuple[Mapping[str, Any] | None, ...] = ()
+    alignment: Path | None = None
+    pae: Path | None = None
+    templates: tuple[Path, ...] = ()
+    software: Mapping[str, str]
+    databases: Sequence[Mapping[str, Any]] = ()
+
+
+def score_prediction(prediction: Prediction, folder: Path) -> None:
+    """Write the folder of a prediction that succeeded, `status.json` last; equal predictions give equal bytes.
+
+    What cannot be made without harm to the rest (a comparison with an unfit reference, a PDB file of a model too large)
+    is left out and noted in `scores.json`. Raises SnakefoldError if the model itself cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    notes: list[str] = [str(note) for note in prediction.prediction.get("notes", [])]
+    relax = prediction.relax or {}
+    relaxed = bool(relax.get("relaxed")) and prediction.relaxed is not None
+    if not relaxed and relax.get("reason"):
+        notes.append(f"Not relaxed: {relax['reason']}")
+    unrelaxed_chains = _with_confidence(read_model(prediction.model), prediction.prediction)
+    chains = unrelaxed_chains
+    if relaxed and prediction.relaxed is not None:
+        chains = _with_confidence(read_model(prediction.relaxed), prediction.prediction)
+    if tuple(chain.sequence for chain in chains) != prediction.sequences:
+        raise SnakefoldError(
+            f"{prediction.target_id}: the model's sequences are not those of the target; fold it again"
+        )
+
+    templates = _template_uses(prediction)
+    write_modelcif(
+        folder / "model.cif",
+        chains,
+        title=f"{prediction.target_id} predicted by {prediction.engine}",
+        engine=prediction.engine,
+        software=prediction.software,
+        templates=templates,
+        databases=prediction.databases,
+        confidence_kind=prediction.prediction["confidence_kind"],
+        scores={key: prediction.prediction.get(key) for key in ("mean_confidence", "ptm", "iptm")}
+        | {"relaxed": relaxed},
+    )
+    if not write_pdb(folder / "model.pdb", chains):
+        notes.append("No model.pdb: the model does not fit the PDB format.")
+    write_json(folder / "confidence.json", confidence_json(chains))
+    for chain_id, msa in zip(prediction.chain_ids, prediction.msas, strict=False):
+        if msa is not None:
+            _copy(msa, folder / "msa" / f"{chain_id}.a3m")
+    if prediction.alignment is not None:
+        _copy(prediction.alignment, folder / "alignment.fasta")
+    for template in prediction.templates:
+        _copy_compressed(template, folder / "template")
+    if prediction.pae is not None:
+        try:
+            write_text(folder / "pae.json", pae_json(read_json(prediction.pae)))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            notes.append(f"No pae.json: the engine's file is not a matrix of aligned errors ({error}).")
+    reference = _compare(prediction, chains, folder, notes)
+    write_json(folder / "scores.json", _scores(prediction, unrelaxed_chains, chains, relaxed, reference, notes))
+    write_status(folder, prediction.target_id, prediction.engine, "done")
+
+
+def write_status(
+    folder: Path,
+    target: str,
+    engine: str,
+    status: Status,
+    *,
+    step: str | None = None,
+    kind: str | None = None,
+    reason: str | None = None,
+    log: Sequence[str] = (),
+) -> None:
+    """Write `status.json`: how a prediction ended, and for a failed or skipped one at which step, why, and its log."""
+    write_json(
+        folder / "status.json",
+        {
+            "target": target,
+            "engine": engine,
+            "status": status,
+            "step": step,
+            "kind": kind,
+            "reason": reason,
+            "log": list(log)[-_LOG_LINES:],
+        },
+    )
+
+
+def confidence_json(chains: Sequence[ModelChain]) -> dict[str, list[Any]]:
+    """Confidence in AlphaFold DB's form: residue numbers (1-based), scores (0-100), categories.
+
+    Categories are AlphaFold DB's: H from 90, M from 70, L from 50, D below. Residues without coordinates are left out.
+    Of a complex, the chains follow each other, each numbered from 1, and a list `chainId` says which is which.
+    """
+    rows = [
+        (index + 1, round(value, 2), _category(value), chain_name(number))
+        for number, chain in enumerate(chains)
+        for index, value in enumerate(chain.confidence)
+        if value is not None and index in chain.atoms
+    ]
+    columns: dict[str, list[Any]] = {
+        "residueNumber": [row[0] for row in rows],
+        "confidenceScore": [row[1] for row in rows],
+        "confidenceCategory": [row[2] for row in rows],
+    }
+    if len(chains) > 1:
+        columns["chainId"] = [row[3] for row in rows]
+    return columns
+
+
+def pae_json(value: Any) -> str:
+    """Predicted aligned errors (angstrom) as the text of AlphaFold DB's `pae.json`, one line a row of the matrix.
+
+    Takes AlphaFold DB's form or a mapping with `predicted_aligned_error` or `pae`.
+    Raises ValueError, KeyError or TypeError if there is no square matrix of finite numbers in it.
+    """
+    source = value[0] if isinstance(value, list) else value
+    matrix = source["predicted_aligned_error"] if "predicted_aligned_error" in source else source["pae"]
+    rows = [[round(float(error), 2) for error in row] for row in matrix]
+    if not rows or any(len(row) != len(rows) for row in rows):
+        raise ValueError("the matrix is not square")
+    largest = source.get("max_predicted_aligned_error")
+    largest = max(map(max, rows)) if largest is None else round(float(largest), 2)
+    lines = ",\n".join(json.dumps(row, separators=(",", ":"), allow_nan=False) for row in rows)
+    return f'[{{"predicted_aligned_error":[\n{lines}\n],"max_predicted_aligned_error":{json.dumps(largest)}}}]\n'
+
+
+def _category(value: float) -> str:
+    return "H" if value >= 90 else "M" if value >= 70 else "L" if value >= 50 else "D"
+
+
+def _with_confidence(chains: Sequence[ModelChain], prediction: Mapping[str, Any]) -> tuple[ModelChain, ...]:
+    """The chains with the engine's own confidence, which the B-factors hold only where there are atoms."""
+    values = prediction.get("confidence")
+    if not values or [len(each) for each in values] != [len(chain.sequence) for chain in chains]:
+        return tuple(chains)
+    return tuple(
+        ModelChain(sequence=chain.sequence, atoms=chain.atoms, confidence=tuple(each))
+        for chain, each in zip(chains, values, strict=True)
+    )
+
+
+def _scores(
+    prediction: Prediction,
+    unrelaxed: Sequence[ModelChain],
+    chains: Sequence[ModelChain],
+    relaxed: bool,
+    reference: Mapping[str, Any] | None,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    made = prediction.prediction
+    relax = prediction.relax or {}
+    plot = ramachandran(chains)
+    bonds = peptide_bonds(chains)
+    return {
+        "target": prediction.target_id,
+        "engine": prediction.engine,
+        "seed": prediction.seed,
+        "length": sum(len(sequence) for sequence in prediction.sequences),
+        "chains": [_chain_json(prediction, chains, index) for index in range(len(chains))],
+        "confidence": {"kind": made["confidence_kind"], "mean": made.get("mean_confidence")},
+        "ptm": made.get("ptm"),
+        "iptm": made.get("iptm"),
+        "templates": list(made.get("templates", [])),
+        "clashes": {"before": len(find_clashes(unrelaxed)), "after": len(find_clashes(chains)) if relaxed else None},
+        "violations": {
+            "before": relax.get("violations_before"),
+            "after": relax.get("violations_after") if relaxed else None,
+        },
+        "ramachandran": {
+            "favoured": plot.favoured,
+            "allowed": plot.allowed,
+            "outliers": plot.outliers,
+            "outlier_residues": [_residue_json(chains, chain, residue) for chain, residue in plot.outlier_residues],
+        },
+        "geometry": {
+            "wrong_chirality": [_residue_json(chains, atom.chain, atom.residue) for atom in wrong_chirality(chains)],
+            "cis_peptides": [_residue_json(chains, *bond.residue) for bond in bonds if bond.kind == "cis"],
+            "twisted_peptides": [_residue_json(chains, *bond.residue) for bond in bonds if bond.kind == "twisted"],
+            "breaks": [_residue_json(chains, chain, residue) for chain, residue in chain_breaks(chains)],
+        },
+        "relaxed": relaxed,
+        "notes": list(notes),
+        "reference": reference,
+    }
+
+
+def _chain_json(prediction: Prediction, chains: Sequence[ModelChain], index: int) -> dict[str, Any]:
+    facts = (prediction.msa_facts[index] if index < len(prediction.msa_facts) else None) or {}
+    invented = prediction.prediction.get("invented") or [[] for _ in chains]
+    return {
+        "name": chain_name(index),
+        "chain": prediction.chain_ids[index],
+        "sequence": prediction.sequences[index],
+        "length": len(prediction.sequences[index]),
+        "modelled": modelled_ranges(chains[index].atoms),
+        "invented": [list(each) for each in invented[index]],
+        "msa_depth": facts.get("depth"),
+        "msa_neff": facts.get("neff"),
+        "msa_coverage": facts.get("coverage"),
+    }
+
+
+def _residue_json(chains: Sequence[ModelChain], chain: int, residue: int) -> list[Any]:
+    """Chain name, 0-based index in its sequence, residue name."""
+    return [chain_name(chain), residue, NAME_OF_LETTER.get(chains[chain].sequence[residue], "UNK")]
+
+
+def _compare(
+    prediction: Prediction, chains: Sequence[ModelChain], folder: Path, notes: list[str]
+) -> dict[str, Any] | None:
+    if prediction.reference is None:
+        return None
+    name = prediction.reference_name or prediction.reference.name
+    try:
+        result = compare(chains, prediction.reference)
+        write_model(folder / "reference.cif", _reference_chains(result))
+    except SnakefoldError as error:
+        # The path belongs to one machine; a record that is to be equal elsewhere names the file only.
+        reason = str(error).removeprefix(f"{prediction.reference}: ")
+    except Exception as error:
+        # Reference files come from anywhere. Whatever is wrong with one, the prediction itself stands.
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        return {
+            "name": name,
+            "tm_score": round(result.tm_score, 4),
+            "lddt": round(result.lddt, 4),
+            "lddt_ca": round(result.lddt_ca, 4),
+            "rmsd_ca": round(result.rmsd_ca, 3),
+            "coverage": round(result.coverage, 4),
+            "dockq": None if result.dockq is None else round(result.dockq, 4),
+            "chains": list(result.chain_map),
+            "per_residue_lddt": [
+                [None if value is None else round(value, 4) for value in values] for values in result.per_residue_lddt
+            ],
+        }
+    notes.append(f"Not compared with the reference {name}: {reason}")
+    return None
+
+
+def _reference_chains(result: Comparison) -> list[ModelChain]:
+    return [
+        ModelChain(sequence=chain.sequence, atoms=chain.residues, confidence=[None] * len(chain.sequence))
+        for chain in result.reference
+    ]
+
+
+def _template_uses(prediction: Prediction) -> list[TemplateUse]:
+    """The templates that the engine names, with sequence and alignment as far as the files tell them.
+
+    An engine that models chain by chain lists one template a chain, in order, and its rows in `alignment.fasta`.
+    """
+    listed = list(prediction.prediction.get("templates", []))
+    if len(listed) != len(prediction.sequences):
+        return []
+    rows = _alignment_rows(prediction.alignment)
+    files = {path.name.lower().split(".")[0]: path for path in prediction.templates}
+    uses = []
+    for index, template in enumerate(listed):
+        entry, chain = str(template["entry"]), str(template["chain"])
+        target_row, template_row = rows[index] if len(rows) == len(listed) else (None, None)
+        sequence = _template_sequence(files.get(entry.lower()), chain)
+        residues = (template_row or "").replace("-", "")
+        if not sequence or residues not in sequence:
+            sequence = residues
+        if not sequence:
+            continue
+        if target_row is not None and target_row.replace("-", "") != prediction.sequences[index]:
+            target_row = template_row = None
+        uses.append(
+            TemplateUse(
+                target_chain=index,
+                entry=entry,
+                chain=chain,
+                sequence=sequence,
+                target_row=target_row,
+                template_row=template_row,
+                template_start=sequence.find(residues),
+                identity=template.get("identity"),
+                evalue=template.get("evalue"),
+                is_pdb_entry=len(entry) == 4 and entry[0].isdigit() and entry.isalnum(),
+            )
+        )
+    return uses
+
+
+def _template_sequence(path: Path | None, chain: str) -> str:
+    if path is None:
+        return ""
+    try:
+        # Copies in an assembly are named after the chain that they copy (A-2).
+        names = (chain, chain.rpartition("-")[0])
+        return next((each.sequence for each in read_chains(path) if each.name in names), "")
+    except SnakefoldError:
+        return ""
+
+
+def _alignment_rows(path: Path | None) -> list[tuple[str, str]]:
+    """Target and template rows of each chain out of an aligned FASTA, where they come in turn."""
+    if path is None:
+        return []
+    records = ["".join(record.split("\n")[1:]).strip() for record in path.read_text().split(">")[1:]]
+    pairs = list(zip(records[::2], records[1::2], strict=False))
+    return pairs if len(records) % 2 == 0 and all(len(top) == len(bottom) for top, bottom in pairs) else []
+
+
+def _copy(source: Path, destination: Path) -> None:
+    with replacing(destination) as temporary, source.open("rb") as reader, temporary.open("wb") as writer:
+        shutil.copyfileobj(reader, writer)
+
+
+def _copy_compressed(source: Path, folder: Path) -> None:
+    """Copy a structure file as gzip whose header holds neither time nor name, so that equal content is equal bytes."""
+    content = source.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    with replacing(folder / f"{source.name.removesuffix('.gz')}.gz") as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0))
