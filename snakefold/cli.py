@@ -201,6 +201,32 @@ def _store_gc(options: argparse.Namespace) -> None:
     print(f"{records} results removed, {size / 1e6:.1f} MB freed")
 
 
+def _databases_list(_: argparse.Namespace) -> None:
+    from snakefold.databases.registry import describe, load_registry
+
+    print(describe(load_registry(Path(workflow.config_of_this_job().databases.registry))))
+
+
+def _databases_verify(_: argparse.Namespace) -> int:
+    from snakefold.databases.manifest import verify
+
+    folder = workflow.config_of_this_job().databases.folder
+    faults = verify(Path(folder))
+    for fault in faults:
+        print(fault)
+    print(f"{folder}: {len(faults)} faults")
+    return 1 if faults else 0
+
+
+def _databases_download(options: argparse.Namespace) -> None:
+    from snakefold.databases.download import download
+
+    config = workflow.config_of_this_job().databases
+    folder = options.manifest.parent.parent if options.manifest else Path(config.folder)
+    plain = workflow.CONFIG_VARIABLE in os.environ
+    download(options.database, Path(config.registry), folder, log=options.log, plain=plain)
+
+
 def _search_msa(options: argparse.Namespace) -> None:
     from snakefold import steps
 

@@ -93,8 +93,6 @@ class Template(Section):
     keep_tails: bool = Field(
         default=False, description="Keep residues beyond the template's ends, invented and flagged."
     )
-    max_loop: int = Field(default=30, ge=0, description="Longest stretch (residues) without a template that is built.")
-    max_templates: int = Field(default=1, ge=1, description="Templates that one model is made from.")
 
 
 class Relax(Section):

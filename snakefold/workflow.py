@@ -38,10 +38,20 @@ class Folding:
         self.config = config
         self.databases: Registry = registry
         self.preset: Preset = registry.preset(config.databases.preset)
+        self._refuse_profiles()
         self.plan: Plan = make_plan(targets, config)
         self.registry = config.databases.registry
 
     # Databases
+
+    def _refuse_profiles(self) -> None:
+        """A preset that no search here can read is refused before half a terabyte has come."""
+        profiles = [name for name in self.preset.msa if self.databases.database(name).kind != "sequences"]
+        if profiles:
+            raise SnakefoldError(
+                f"config: databases.preset: {self.config.databases.preset} has {', '.join(profiles)}: profiles, which "
+                "this version cannot search; choose a preset of sequences"
+            )
 
     def manifest(self, database: str) -> str:
         """Path of a database's manifest."""

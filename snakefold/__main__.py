@@ -1,0 +1,7 @@
+"""`python -m snakefold`."""
+
+import sys
+
+from snakefold.cli import main
+
+sys.exit(main())
