@@ -10,6 +10,7 @@ Data files are scripts that hand one JSON value to a function of the page, becau
 `file:` addresses but runs scripts from there.
 """
 
+import contextlib
 import html
 import os
 import shutil
@@ -176,10 +177,14 @@ def _index(
 def _details(prediction: Prediction, *, report: Path) -> dict[str, Any]:
     """Everything the panel of one prediction shows."""
     scores = prediction.scores
-    model, confidence = None, {}
-    if prediction.model is not None:
-        model, confidence = _slim_model(prediction.model)
-    reference = prediction.folder / "reference.cif"
+    model, confidence, overlay = None, {}, None
+    # A structure that cannot be read costs this panel its picture, not the run its report.
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        if prediction.model is not None:
+            model, confidence = _slim_model(prediction.model)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        if (prediction.folder / "reference.cif").is_file():
+            overlay = _slim_backbone(prediction.folder / "reference.cif")
     per_residue_lddt = (scores.get("reference") or {}).get("per_residue_lddt") or []
     chains = []
     for index, chain in enumerate(prediction.chains):
@@ -207,7 +212,7 @@ def _details(prediction: Prediction, *, report: Path) -> dict[str, Any]:
         },
         "chains": chains,
         "model": model,
-        "overlay": _slim_backbone(reference) if reference.is_file() else None,
+        "overlay": overlay,
         "alignment": _alignment(prediction),
         "files": _files(prediction.folder, report),
     }
@@ -218,30 +223,30 @@ def _percent(values: Sequence[float | None]) -> list[float | None]:
     return [None if value is None else round(100 * value, 2) for value in values]
 
 
-def _atoms(path: Path, *tags: str) -> tuple[list[str], list[list[str]]]:
+def _atoms(path: Path, *tags: str) -> tuple[list[str], list[tuple[str, ...]]]:
     """Columns of the first model's atoms, without alternate locations but the first of each.
 
     Author names stand in for the chain and number, label names where a file has no author's.
     """
     block = gemmi.cif.read(str(path)).sole_block()
-    table = block.find("_atom_site.", ["pdbx_PDB_model_num"])
-    models = [row[0] for row in table] if table else None
-    alternate = block.find("_atom_site.", ["label_alt_id"])
-    locations = [row[0] for row in alternate] if alternate else None
+
+    def column(tag: str) -> list[str]:
+        return list(block.find_values(f"_atom_site.{tag}"))
+
     fallback = {"auth_asym_id": "label_asym_id", "auth_seq_id": "label_seq_id"}
-    found = [tag if tag not in fallback or block.find_values(f"_atom_site.{tag}") else fallback[tag] for tag in tags]
+    columns = [column(tag) or column(fallback.get(tag, tag)) for tag in tags]
+    models, locations = column("pdbx_PDB_model_num"), column("label_alt_id")
+    chain, number = tags.index("auth_asym_id"), tags.index("auth_seq_id")
     rows = []
     first_location: dict[tuple[str, str], str] = {}
-    chain, number = tags.index("auth_asym_id"), tags.index("auth_seq_id")
-    for index, row in enumerate(block.find("_atom_site.", found)):
+    for index, row in enumerate(zip(*columns, strict=True)):
         if models and models[index] != models[0]:
             break
-        values = [row[column] for column in range(len(tags))]
         if locations and locations[index] not in (".", "?"):
-            residue = (values[chain], values[number])
+            residue = (row[chain], row[number])
             if first_location.setdefault(residue, locations[index]) != locations[index]:
                 continue
-        rows.append(values)
+        rows.append(row)
     return list(tags), rows
 
 

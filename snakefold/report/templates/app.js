@@ -109,8 +109,8 @@
     [50, "#ffdb13", "low (50–70)"], [-Infinity, "#ff7d45", "very low (< 50)"]];
   // An estimated lDDT is another quantity, so it gets another look: purple to green, which people with any of the
   // common colour vision deficiencies tell apart.
-  const RAMP = [[30, [92, 42, 122]], [50, [146, 97, 174]], [65, [179, 165, 196]], [75, [150, 187, 168]],
-    [85, [74, 155, 122]], [95, [10, 110, 86]]];
+  const RAMP = [[30, [104, 46, 140]], [50, [152, 100, 184]], [65, [184, 170, 204]], [75, [150, 198, 175]],
+    [85, [78, 172, 136]], [95, [16, 128, 100]]];
   const CHAINS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c7ae6", "#a3a500"];
   const STRUCTURE = { h: ["#d1495b", "helix"], s: ["#1f78b4", "strand"], c: ["#9aa7b2", "coil"] };
   const UNKNOWN = "#9aa7b2";
@@ -162,10 +162,10 @@
   function meter(row) {
     const value = row.mean_confidence;
     if (!known(value)) return h("span", { class: "none" }, "–");
-    return h("span", { class: "meter" },
+    return [h("span", { class: "meter" },
       h("span", { class: "bar" }, h("i", { style: { width: `${value}%`, background: confidenceColour(value, row.confidence_kind) } })),
-      h("span", { class: "value" }, fixed(value, 1)),
-      oneKind ? null : h("span", { class: "kind" }, row.confidence_kind));
+      h("span", { class: "value" }, fixed(value, 1))),
+    oneKind ? null : h("small", { class: "kind" }, row.confidence_kind)];
   }
 
   function targetCell(row) {
@@ -487,7 +487,7 @@
       viewer = viewerPart(row, data, link);
       parts.push(viewer.tools, viewer.box, viewer.under);
     } else if (row.status === "done") {
-      parts.push(h("p", { class: "muted" }, "There is no model file in this prediction's folder."));
+      parts.push(h("p", { class: "muted" }, "This prediction's folder holds no model that can be drawn."));
     }
     if (data.chains.length) parts.push(block("Along the sequence", trackParts(row, data, link)));
     if (row.status === "done") parts.push(block(null, numbers(row, data, link)));
@@ -560,15 +560,18 @@
 
   // ---------------------------------------------------------------- 3D view
 
+  // One viewer for the page's life, moved from panel to panel: browsers allow a page some sixteen WebGL contexts.
+  const stage = h("div", { class: "stage" });
+  let sharedViewer = null;
+
   function viewerPart(row, data, link) {
     const state = { colour: "confidence", overlay: false, invented: true };
     const invented = data.chains.some((chain) => chain.invented.length);
     const modes = [["confidence", "Confidence"], ["chain", "Chain"], ["structure", "Secondary structure"]];
     const legend = h("div");
     const readout = h("p", { class: "readout", id: "readout" });
-    const stage = h("div", { class: "stage" });
     const message = h("div", { class: "message" }, "Drawing the model …");
-    const box = h("div", { class: "viewer", id: "viewer", role: "img", "aria-label": `Model of ${row.target} in three dimensions` }, stage, message);
+    const box = h("div", { class: "viewer", id: "viewer", role: "img", "aria-label": `Model of ${row.target} in three dimensions` }, message);
     let viewer = null;
     let model = null;
     let overlay = null;
@@ -584,7 +587,7 @@
           h("input", { type: "radio", name: "colour", value, checked: value === state.colour, onchange: () => { state.colour = value; style(); } }), label))),
       data.overlay ? check("overlay", "Reference") : null,
       invented ? check("invented", "Mark invented loops") : null,
-      h("button", { type: "button", class: "button", id: "reset-view", onclick: () => { if (viewer) { viewer.zoomTo({ model: 0 }, 300); link.point(null, { pin: true }); } } }, "Reset view"));
+      h("button", { type: "button", class: "button", id: "reset-view", onclick: () => { if (viewer) { viewer.zoomTo({ model }, 300); link.point(null, { pin: true }); } } }, "Reset view"));
     const under = h("div", { class: "under-viewer" }, readout, legend);
     const index = new Map(data.chains.map((chain, at) => [chain.name, at]));
 
@@ -637,7 +640,7 @@
       if (mark) { viewer.removeShape(mark); mark = null; }
       const at = place && atoms.get(`${data.chains[place[0]].name}:${place[1] + 1}`);
       if (at) mark = viewer.addSphere({ center: { x: at.x, y: at.y, z: at.z }, radius: 1.7, color: dark.matches ? "#ffffff" : "#16202a", opacity: 0.55 });
-      if (at && how.centre) viewer.center({ model: 0, chain: data.chains[place[0]].name, resi: place[1] + 1 }, 300);
+      if (at && how.centre) viewer.center({ model, chain: data.chains[place[0]].name, resi: place[1] + 1 }, 300);
       box.dataset.marked = at ? `${data.chains[place[0]].name}:${place[1] + 1}` : "";
       viewer.render();
     });
@@ -649,17 +652,20 @@
       let lib;
       try { lib = await loadLibrary(); } catch (error) { message.textContent = `The viewer did not load: ${error.message}.`; return; }
       if (stopped) return;
+      box.prepend(stage);
       try {
-        viewer = lib.createViewer(stage, { backgroundAlpha: 0, antialias: true, cartoonQuality: 7, disableFog: false });
-        if (!viewer) throw new Error("no WebGL");
+        sharedViewer ??= lib.createViewer(stage, { backgroundAlpha: 0, antialias: true, cartoonQuality: 7 });
+        if (!sharedViewer) throw new Error("no WebGL");
       } catch {
         message.textContent = "This browser offers no WebGL, which the 3D view needs. The model is among the files below.";
         return;
       }
+      viewer = sharedViewer;
+      viewer.resize();
       model = viewer.addModel(data.model, "cif");
       atoms = new Map(model.selectedAtoms({ atom: "CA" }).map((atom) => [`${atom.chain}:${atom.resi}`, atom]));
       if (data.overlay) overlay = viewer.addModel(data.overlay, "cif");
-      const select = { model: 0 };
+      const select = { model };
       viewer.setHoverDuration(40);
       viewer.setHoverable(select, true, (atom) => link.point(link.named(atom.chain, atom.resi)), () => link.point(null));
       viewer.setClickable(select, true, (atom) => link.point(link.named(atom.chain, atom.resi), { pin: true }));
@@ -684,12 +690,8 @@
       stopped = true;
       resize.disconnect();
       dark.removeEventListener("change", themeChanged);
-      // Browsers allow a page some sixteen WebGL contexts; one that is not given back costs a later panel its view.
-      const canvas = stage.querySelector("canvas");
-      if (viewer) viewer.removeAllModels();
-      const context = canvas && (canvas.getContext("webgl2") || canvas.getContext("webgl"));
-      const extension = context && context.getExtension("WEBGL_lose_context");
-      if (extension) extension.loseContext();
+      if (viewer) { viewer.removeAllShapes(); viewer.removeAllModels(); viewer.render(); }
+      stage.remove();
       viewer = null;
     });
     return { tools, box, under, start };

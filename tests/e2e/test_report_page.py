@@ -1,0 +1,611 @@
+"""The report as a reader meets it: opened from disk in a real browser, and the files it is made of."""
+
+import hashlib
+import io
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from snakefold.errors import SnakefoldError
+from snakefold.report.report import write_report
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM_ARGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
+SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEV"
+NAMES = "A ALA E GLU F PHE G GLY H HIS I ILE K LYS L LEU M MET Q GLN R ARG S SER T THR V VAL Y TYR"
+THREE = dict(zip(NAMES.split()[::2], NAMES.split()[1::2], strict=True))
+HOSTILE = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
+TIMINGS = {"steps": {"fold": 12.5}, "predictions": {"helix/template": 7.25}}
+RUN = {
+    "software": {"snakefold": "0.1.0", "openmm": "8.4"},
+    "databases": [{"name": "mini_pdb", "version": "1", "licence": "CC0-1.0", "digest": "ab" * 32}],
+    "config_digest": "cd" * 32,
+}
+
+
+# ---------------------------------------------------------------- the folders that `score` would have left
+
+
+def place(a: np.ndarray, b: np.ndarray, c: np.ndarray, length: float, angle: float, torsion: float) -> np.ndarray:
+    """The atom x at `length` from c, with the angle b-c-x and the torsion a-b-c-x in degrees."""
+    angle, torsion = math.radians(angle), math.radians(torsion)
+    axis = (c - b) / np.linalg.norm(c - b)
+    normal = np.cross(b - a, axis)
+    normal /= np.linalg.norm(normal)
+    frame = np.stack([axis, np.cross(normal, axis), normal], axis=1)
+    return c + frame @ (
+        length * np.array([-math.cos(angle), math.sin(angle) * math.cos(torsion), math.sin(angle) * math.sin(torsion)])
+    )
+
+
+def helix(count: int) -> list[dict[str, np.ndarray]]:
+    """Backbone and CB of an ideal alpha helix (phi -57, psi -47)."""
+    n, ca = np.zeros(3), np.array([1.46, 0.0, 0.0])
+    c = np.array([2.0, 1.42, 0.0])
+    residues = []
+    for _ in range(count):
+        following = place(n, ca, c, 1.33, 117.0, -47.0)
+        next_ca = place(ca, c, following, 1.46, 121.0, 180.0)
+        residues.append(
+            {
+                "N": n,
+                "CA": ca,
+                "C": c,
+                "O": place(n, ca, c, 1.23, 121.0, 133.0),
+                "CB": place(c, n, ca, 1.53, 110.0, -122.0),
+            }
+        )
+        n, ca, c = following, next_ca, place(c, following, next_ca, 1.52, 111.0, -57.0)
+    return residues
+
+
+def write_model(path: Path, chains: str, absent: Sequence[int], shift: float = 0.0) -> None:
+    """An mmCIF file: one helix per chain, 12 A apart; the B-factor of residue i (1-based) is 30 + 2 i."""
+    tags = [
+        *("group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id"),
+        *("label_entity_id", "label_seq_id", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy", "B_iso_or_equiv"),
+        *("auth_seq_id", "auth_asym_id", "pdbx_PDB_model_num"),
+    ]
+    lines = ["data_model", "_entry.id model", "#", "loop_", *(f"_atom_site.{tag}" for tag in tags)]
+    for index, chain in enumerate(chains):
+        for number, atoms in enumerate(helix(len(SEQUENCE)), start=1):
+            if number in absent:
+                continue
+            for name, position in atoms.items():
+                x, y, z = position + np.array([0.0, 12.0 * index + shift, 0.0])
+                lines.append(
+                    f"ATOM {len(lines)} {name[0]} {name} . {THREE[SEQUENCE[number - 1]]} {chain} 1 {number} "
+                    f"{x:.3f} {y:.3f} {z:.3f} 1.0 {30 + 2 * number:.2f} {number} {chain} 1"
+                )
+    path.write_text("\n".join([*lines, "#", ""]))
+
+
+@dataclass
+class Run:
+    """The results folder of a made-up run."""
+
+    results: Path
+    folders: list[Path] = field(default_factory=list)
+
+    @property
+    def report(self) -> Path:
+        return self.results / "report"
+
+    def status(self, target: str, engine: str, status: str, **more: Any) -> Path:
+        folder = self.results / target / engine
+        folder.mkdir(parents=True)
+        record = {"target": target, "engine": engine, "status": status, "step": "score", "kind": None, "reason": None}
+        (folder / "status.json").write_text(json.dumps({**record, "log": [], **more}))
+        self.folders.append(folder)
+        return folder
+
+    def done(
+        self,
+        target: str,
+        engine: str,
+        mean: float,
+        *,
+        chains: str = "A",
+        kind: str = "estimated lDDT",
+        ref: bool = False,
+    ) -> Path:
+        folder = self.status(target, engine, "done")
+        length = len(SEQUENCE)
+        write_model(folder / "model.cif", chains, absent=[1, 2])
+        if ref:
+            write_model(folder / "reference.cif", chains, absent=[], shift=0.8)
+        scores = {
+            "target": target,
+            "engine": engine,
+            "seed": 0,
+            "length": length * len(chains),
+            "chains": [
+                {
+                    "name": chain,
+                    "chain": hashlib.sha256(SEQUENCE.encode()).hexdigest()[:16],
+                    "sequence": SEQUENCE,
+                    "length": length,
+                    "modelled": [[2, length]],
+                    "invented": [[10, 14]],
+                    "msa_depth": 40,
+                    "msa_neff": 12.5,
+                    "msa_coverage": [min(40, 5 + 3 * index) for index in range(length)],
+                }
+                for chain in chains
+            ],
+            "confidence": {"kind": kind, "mean": mean},
+            "ptm": 0.81 if kind == "pLDDT" else None,
+            "iptm": None,
+            "templates": [{"entry": "4zhl", "chain": "U", "identity": 0.41, "coverage": 0.97, "evalue": 3e-41}],
+            "clashes": {"before": 17, "after": 1},
+            "violations": {"before": {}, "after": {}},
+            "ramachandran": {"favoured": 28, "allowed": 1, "outliers": 1, "outlier_residues": [["A", 12, "ILE"]]},
+            "relaxed": True,
+            "notes": ["2 residues at the start were left out."],
+            "reference": {
+                "name": "1abc",
+                "tm_score": 0.931,
+                "lddt": 0.772,
+                "lddt_ca": 0.85,
+                "rmsd_ca": 1.21,
+                "coverage": 1.0,
+                "dockq": None,
+                "per_residue_lddt": [[None, None, *[0.8] * (length - 2)]] * len(chains),
+            }
+            if ref
+            else None,
+        }
+        (folder / "scores.json").write_text(json.dumps(scores))
+        rows = "".join(
+            f">{target} {chain}\n{SEQUENCE}\n>4zhl_U\n{SEQUENCE[:10]}----{SEQUENCE[14:]}\n" for chain in chains
+        )
+        (folder / "alignment.fasta").write_text(rows)
+        (folder / ".snakemake_timestamp").write_text("")
+        return folder
+
+    def write(self, title: str = "Helices", timings: Mapping[str, Any] | None = TIMINGS) -> None:
+        write_report(self.folders, self.report, results=self.results, title=title, run=RUN, timings=timings)
+
+
+def make_run(results: Path) -> Run:
+    run = Run(results)
+    run.done("helix", "template", 81.2, ref=True)
+    run.done("dimer-1.2_B@x+y", "template", 64.9, chains="AB")
+    run.done("helix", "esmfold", 91.5, kind="pLDDT")
+    run.done("T10", "template", 40.0)
+    run.done("T9", "template", 55.5)
+    run.status("orphan", "template", "skipped", step="fold", kind="no_template", reason="no template found")
+    run.status(
+        "hostile",
+        "template",
+        "failed",
+        step="fold",
+        kind="bad_template",
+        reason=f"my.cif: {HOSTILE}",
+        log=["reading my.cif", HOSTILE],
+    )
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    made = make_run(tmp_path_factory.mktemp("odd #1 folder%20") / "results")
+    made.write(title=f"Helices & {HOSTILE}")
+    return made
+
+
+# ---------------------------------------------------------------- the browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if path is None:
+        pytest.fail("no Chromium on the PATH, which this test drives: run `make system-deps`")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Opened:
+    """A page, with everything it asked for and complained about."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def targets(self) -> list[str]:
+        """The names in the table, from top to bottom."""
+        return [key.rpartition("/")[0] for key in self.keys()]
+
+    def keys(self) -> list[str]:
+        rows = self.page.locator("#table tbody tr")
+        return [str(key) for key in rows.evaluate_all("rows => rows.map(row => row.dataset.key)")]
+
+    def choose(self, key: str) -> None:
+        self.page.locator(f'tr[data-key="{key}"] button').click()
+
+    def choose_drawn(self, key: str) -> None:
+        self.choose(key)
+        self.page.wait_for_function(
+            "name => document.getElementById('panel-title')?.textContent === name", arg=key.rpartition("/")[0]
+        )
+        self.page.wait_for_selector("#viewer[data-drawn]")
+
+    def picture(self) -> np.ndarray:
+        """The viewer's drawing as an array of height x width x RGB."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        shot = self.page.locator("#viewer canvas").first.screenshot()
+        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
+
+
+@pytest.fixture
+def opened(browser: Browser, run: Run) -> Iterator[Opened]:
+    yield from open_page(browser, run.report, width=1280)
+
+
+@pytest.fixture
+def table(browser: Browser, run: Run) -> Iterator[Opened]:
+    """Too narrow for the panel to open by itself: quicker, where no model is looked at."""
+    yield from open_page(browser, run.report, width=1000)
+
+
+@pytest.fixture
+def narrow(browser: Browser, run: Run) -> Iterator[Opened]:
+    yield from open_page(browser, run.report, width=400)
+
+
+def open_page(browser: Browser, report: Path, width: int, scheme: Any = "light") -> Iterator[Opened]:
+    page = browser.new_page(viewport={"width": width, "height": 1100}, color_scheme=scheme)
+    opened = Opened(page)
+    page.on("request", lambda request: opened.requests.append(request.url))
+    page.on("pageerror", lambda error: opened.errors.append(str(error)))
+    page.on("console", lambda message: opened.errors.append(message.text) if message.type == "error" else None)
+    page.goto((report / "index.html").as_uri())
+    page.wait_for_selector("body[data-ready]")
+    yield opened
+    page.close()
+    assert opened.errors == []
+    outside = [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))]
+    assert outside == []
+
+
+def colourful(picture: np.ndarray) -> float:
+    """The share of pixels that are neither white nor grey."""
+    return float(((picture.max(axis=2) - picture.min(axis=2)) > 40).mean())
+
+
+def test_every_prediction_has_a_row_in_the_order_given(table: Opened, run: Run) -> None:
+    assert table.keys() == [f"{folder.parent.name}/{folder.name}" for folder in run.folders]
+    counts = table.page.locator("#counts dd").all_inner_texts()
+    assert counts == ["5", "1", "1"]
+    assert table.page.locator("#shown").inner_text() == "7 predictions"
+
+
+def test_columns_sort_both_ways_and_unknown_values_stay_last(table: Opened) -> None:
+    header = table.page.locator('th[data-key="mean_confidence"]')
+    assert header.get_attribute("aria-sort") is None
+    header.locator("button").click()
+    assert header.get_attribute("aria-sort") == "ascending"
+    rising = ["T10/template", "T9/template", "dimer-1.2_B@x+y/template", "helix/template", "helix/esmfold"]
+    assert table.keys()[:5] == rising
+    header.locator("button").click()
+    assert header.get_attribute("aria-sort") == "descending"
+    assert table.keys()[:5] == rising[::-1]
+    assert set(table.targets()[5:]) == {"orphan", "hostile"}
+
+
+def test_headers_sort_from_the_keyboard_and_names_sort_by_their_numbers(table: Opened) -> None:
+    table.page.locator('th[data-key="target"] button').focus()
+    table.page.keyboard.press("Enter")
+    targets = table.targets()
+    assert targets.index("T9") < targets.index("T10")
+    assert table.page.locator("th[aria-sort]").count() == 1
+
+
+def test_the_text_filter_and_the_status_filter_work_together(table: Opened) -> None:
+    table.page.fill("#filter", "HELIX")
+    assert table.keys() == ["helix/template", "helix/esmfold"]
+    assert table.page.locator("#shown").inner_text() == "2 of 7 predictions"
+    table.page.fill("#filter", "no template")
+    assert table.targets() == ["orphan"]
+    table.page.locator('#status-filter input[value="failed"]').check()
+    assert table.keys() == []
+    assert table.page.locator("#nothing").is_visible()
+    table.page.locator("#clear-filter").click()
+    assert len(table.keys()) == 7
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_model_is_drawn_and_changes_with_the_colouring(browser: Browser, run: Run, scheme: str) -> None:
+    for opened in open_page(browser, run.report, width=1280, scheme=scheme):
+        opened.choose_drawn("dimer-1.2_B@x+y/template")
+        by_confidence = opened.picture()
+        assert colourful(by_confidence) > 0.01
+        opened.page.locator('#colour-by input[value="chain"]').check()
+        by_chain = opened.picture()
+        assert colourful(by_chain) > 0.01
+        assert (by_confidence != by_chain).any(axis=2).mean() > 0.01
+        opened.page.locator('#colour-by input[value="structure"]').check()
+        reds = opened.picture()
+        # Nearly everything is helix, which is drawn in red.
+        drawn = (reds.max(axis=2) - reds.min(axis=2)) > 60
+        assert (reds[drawn][:, 0] > reds[drawn][:, 2]).mean() > 0.8
+
+
+def test_the_reference_and_the_invented_loops_can_be_shown_and_hidden(opened: Opened) -> None:
+    opened.choose_drawn("helix/template")
+    alone = opened.picture()
+    opened.page.locator('[data-toggle="overlay"]').check()
+    assert (opened.picture() != alone).any()
+    opened.page.locator('[data-toggle="overlay"]').uncheck()
+    assert (opened.picture() == alone).all()
+    opened.page.locator('[data-toggle="invented"]').uncheck()
+    assert (opened.picture() != alone).any()
+    opened.choose_drawn("T9/template")
+    assert opened.page.locator('[data-toggle="overlay"]').count() == 0
+
+
+def test_the_track_shows_confidence_gaps_and_the_reference(opened: Opened) -> None:
+    opened.choose_drawn("helix/template")
+    track = opened.page.locator('.track[data-chain="A"]')
+    heights = track.locator(".bars rect").evaluate_all("bars => bars.map(bar => bar.height.baseVal.value)")
+    assert len(heights) == len(SEQUENCE) - 2
+    assert heights == sorted(heights)  # the B-factors of write_model rise along the chain
+    assert track.locator(".invented").count() == 1
+    assert track.locator(".unmodelled").count() == 1
+    assert track.locator(".outlier").count() == 1
+    assert track.locator("path.lddt").count() == 1
+    assert track.locator("path.coverage").count() == 1
+    opened.choose_drawn("dimer-1.2_B@x+y/template")
+    assert opened.page.locator(".track").count() == 2
+    assert opened.page.locator(".track path.lddt").count() == 0
+
+
+def test_pointing_at_the_track_marks_the_residue_in_the_model(opened: Opened) -> None:
+    opened.choose_drawn("helix/template")
+    svg = opened.page.locator(".track svg")
+    svg.scroll_into_view_if_needed()
+    before = opened.picture()
+    box = svg.bounding_box()
+    assert box is not None
+    opened.page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 30)
+    opened.page.wait_for_selector('#viewer[data-marked^="A:"]')
+    assert (opened.picture() != before).any(axis=2).sum() > 50
+    number = int(str(opened.page.locator("#viewer").get_attribute("data-marked")).removeprefix("A:"))
+    readout = opened.page.locator("#readout").inner_text()
+    assert readout.startswith(f"{THREE[SEQUENCE[number - 1]].capitalize()} {number} · estimated lDDT {30 + 2 * number}")
+    assert "lDDT to reference 80" in readout
+
+
+def test_the_track_is_a_slider_for_the_keyboard(opened: Opened) -> None:
+    opened.choose_drawn("helix/template")
+    svg = opened.page.locator(".track svg")
+    svg.focus()
+    opened.page.keyboard.press("Home")
+    assert "Met 1, not modelled" in str(svg.get_attribute("aria-valuetext"))
+    for _ in range(10):
+        opened.page.keyboard.press("ArrowRight")
+    assert svg.get_attribute("aria-valuenow") == "11"
+    assert str(svg.get_attribute("aria-valuetext")).endswith("invented")
+    assert opened.page.locator("#viewer").get_attribute("data-marked") == "A:11"
+
+
+def test_pointing_at_the_model_names_the_residue(opened: Opened) -> None:
+    opened.choose_drawn("helix/template")
+    picture = opened.picture()
+    rows, columns = np.nonzero((picture.max(axis=2) - picture.min(axis=2)) > 60)
+    middle = len(rows) // 2
+    box = opened.page.locator("#viewer canvas").first.bounding_box()
+    assert box is not None
+    opened.page.mouse.move(box["x"] + 2, box["y"] + 2)
+    opened.page.mouse.move(box["x"] + int(columns[middle]), box["y"] + int(rows[middle]), steps=4)
+    opened.page.wait_for_selector('#viewer[data-marked^="A:"]')
+    assert "estimated lDDT" in opened.page.locator("#readout").inner_text()
+
+
+def test_numbers_templates_alignment_and_files_are_told(opened: Opened, run: Run) -> None:
+    opened.choose_drawn("helix/template")
+    panel = opened.page.locator("#panel").inner_text()
+    for said in ("81.2", "0.931", "0.772", "1.21", "17 → 1", "28 (93.3 %)", "4zhl_U", "41 %", "3e-41", "1abc"):
+        assert said in panel
+    assert "7.3 s" in panel  # from data/timings.js
+    assert "MKTAYIAKQR----" in opened.page.locator(".alignment").inner_text()
+    links = opened.page.locator(".downloads a")
+    assert "model.cif" in links.all_inner_texts()
+    assert ".snakemake_timestamp" not in links.all_inner_texts()
+    for target, engine in (("helix", "template"), ("dimer-1.2_B@x+y", "template")):
+        opened.choose_drawn(f"{target}/{engine}")
+        address = links.first.evaluate("link => link.href")
+        assert Path(unquote(address.removeprefix("file://"))) == run.results / target / engine / "model.cif"
+
+
+def test_plddt_wears_alphafolds_colours_and_an_estimate_does_not(opened: Opened) -> None:
+    opened.choose_drawn("helix/esmfold")
+    fills = opened.page.locator(".bars rect").evaluate_all(
+        "bars => [...new Set(bars.map(bar => bar.getAttribute('fill')))]"
+    )
+    assert set(fills) == {"#ff7d45", "#ffdb13", "#65cbf3", "#0053d6"}
+    assert "very high" in opened.page.locator(".under-viewer").inner_text()
+    opened.choose_drawn("helix/template")
+    estimated = opened.page.locator(".bars rect").evaluate_all("bars => bars.map(bar => bar.getAttribute('fill'))")
+    assert not set(estimated) & set(fills)
+    assert "estimated lDDT" in opened.page.locator(".under-viewer").inner_text()
+    assert "pLDDT" not in opened.page.locator("#panel").inner_text()
+
+
+def test_what_comes_from_outside_is_text_and_never_runs(opened: Opened) -> None:
+    assert opened.page.locator("h1").inner_text() == f"Helices & {HOSTILE}"
+    assert HOSTILE in opened.page.locator("#problems").inner_text()
+    opened.choose("hostile/template")
+    opened.page.wait_for_selector(".banner.failed")
+    panel = opened.page.locator("#panel")
+    assert panel.inner_text().count(HOSTILE) == 2  # the reason and the log
+    assert panel.locator("script, img").count() == 0
+    assert opened.page.evaluate("window.hacked") is None
+    policy = opened.page.locator('meta[http-equiv="Content-Security-Policy"]').get_attribute("content")
+    assert policy is not None
+    assert "connect-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_failures_and_skips_say_why_and_what_to_do(table: Opened) -> None:
+    groups = table.page.locator("#problems .group")
+    assert groups.count() == 2
+    failed, skipped = groups.nth(0), groups.nth(1)
+    assert "Bad template" in failed.inner_text()
+    assert "snakefold retry" in failed.inner_text()
+    assert "no template found" in skipped.inner_text()
+    assert skipped.locator(".remedy code").all_inner_texts() == ["template"]
+    failed.locator("summary").click()
+    failed.locator("pre").filter(has_text="reading my.cif").wait_for()
+    assert skipped.locator("summary").count() == 0  # its log is empty
+
+
+def test_how_it_was_made_is_told(table: Opened) -> None:
+    made = table.page.locator("#made").inner_text()
+    for said in ("openmm", "8.4", "mini_pdb", "CC0-1.0", "cd" * 32, "Fold", "13 s"):
+        assert said in made
+
+
+def test_data_of_a_prediction_load_only_when_it_is_chosen(narrow: Opened) -> None:
+    assert not [url for url in narrow.requests if "3Dmol" in url or "template.js" in url]
+    narrow.choose_drawn("T9/template")
+    assert [url.rpartition("/")[2] for url in narrow.requests if "template.js" in url] == ["T9.template.js"]
+
+
+def test_on_a_phone_the_panel_covers_the_page_and_gives_it_back(narrow: Opened) -> None:
+    page = narrow.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.locator("#panel").is_hidden()
+    narrow.choose_drawn("helix/template")
+    box = page.locator("#panel").bounding_box()
+    assert box is not None
+    assert (box["x"], box["width"]) == (0, 400)
+    assert page.evaluate("document.getElementById('panel').scrollWidth") <= 400
+    assert page.locator("#column").evaluate("column => column.inert") is True
+    page.keyboard.press("Escape")
+    assert page.locator("#panel").is_hidden()
+    assert page.locator("#column").evaluate("column => column.inert") is False
+    assert page.evaluate("document.activeElement.dataset.key") == "helix/template"
+
+
+def test_an_address_leads_to_a_prediction_and_back(opened: Opened) -> None:
+    opened.choose_drawn("helix/esmfold")
+    opened.choose_drawn("T10/template")
+    opened.page.go_back()
+    opened.page.wait_for_function("() => document.getElementById('panel-title').textContent === 'helix'")
+    assert opened.page.locator("tr.selected").get_attribute("data-key") == "helix/esmfold"
+
+
+def test_a_thousand_predictions_stay_usable(browser: Browser, tmp_path: Path) -> None:
+    run = Run(tmp_path / "results")
+    for number in range(1000):
+        run.status(f"t{number}", "template", "skipped", kind="no_template", reason=f"no template {number % 7}")
+    run.write(timings=None)
+    for opened in open_page(browser, run.report, width=1280):
+        assert opened.page.locator("#shown").inner_text() == "1,000 predictions"
+        first = len(opened.keys())
+        assert 0 < first < 1000  # the rest follows as the reader scrolls
+        opened.page.locator("#sentinel").scroll_into_view_if_needed()
+        opened.page.wait_for_function("first => document.querySelectorAll('#table tbody tr').length > first", arg=first)
+        opened.page.fill("#filter", "t99")
+        assert len(opened.keys()) == 11
+        took = opened.page.evaluate(
+            """() => {
+                document.getElementById('filter').value = '';
+                const start = performance.now();
+                document.getElementById('filter').dispatchEvent(new Event('input'));
+                document.querySelector('th[data-key="target"] button').click();
+                document.body.getBoundingClientRect();
+                return performance.now() - start;
+            }"""
+        )
+        assert took < 1000  # milliseconds, for a filter, a sort and the layout; some 50 on an idle machine
+        cases = opened.page.locator("#problems .case")
+        assert cases.count() == 20
+        opened.page.locator("#problems .group > .button").click()
+        assert cases.count() == 220
+
+
+# ---------------------------------------------------------------- the files
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_runs_differ_in_their_timings_alone(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "one" / "results"), make_run(tmp_path / "other" / "place" / "results")
+    first.write(timings={"steps": {"fold": 1.5}})
+    second.write(timings={"steps": {"fold": 2.5}})
+    one, two = contents(first.report), contents(second.report)
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == ["data/timings.js"]
+    assert not [name for name, content in one.items() if str(tmp_path).encode() in content]
+
+
+def test_the_viewer_comes_with_its_licence(run: Run) -> None:
+    assert "University of Pittsburgh" in (run.report / "assets" / "3Dmol-LICENSE.txt").read_text()
+
+
+def test_an_older_report_is_replaced_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "results")
+    run.report.mkdir(parents=True)
+    (run.report / "stale.html").write_text("old")
+    run.write()
+    assert not (run.report / "stale.html").exists()
+    assert (run.report / "index.html").is_file()
+    assert [path.name for path in run.results.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_report_that_fails_leaves_the_older_one_untouched(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "results")
+    run.write()
+    before = contents(run.report)
+    with pytest.raises(ValueError, match="JSON"):
+        run.write(timings={"steps": {"fold": math.nan}})
+    assert contents(run.report) == before
+    assert [path.name for path in run.results.iterdir() if path.name.startswith(".")] == []
+
+
+def test_predictions_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path / "results")
+    run.status("a.b", "c", "skipped")
+    run.status("a", "b.c", "skipped")
+    with pytest.raises(SnakefoldError, match=r"a/b\.c and a\.b/c would share data/a\.b\.c\.js"):
+        run.write()
+
+
+def test_a_model_that_cannot_be_read_costs_only_its_picture(tmp_path: Path) -> None:
+    run = Run(tmp_path / "results")
+    (run.done("helix", "template", 80.0) / "model.cif").write_text("no mmCIF")
+    run.write()
+    text = (run.report / "data" / "helix.template.js").read_text()
+    value = json.loads(text.removeprefix("snakefoldReport.prediction(").removesuffix(");\n"))
+    assert value["model"] is None
+    assert value["scores"]["clashes"] == {"before": 17, "after": 1}
