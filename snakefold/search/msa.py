@@ -25,7 +25,7 @@ from snakefold.search.formats import (
     to_stockholm,
     unique_rows,
 )
-from snakefold.search.stream import Found, Hit, Progress, Thresholds, scan
+from snakefold.search.stream import Found, Hit, OnProgress, Thresholds, scan
 
 OnResult = Callable[[str, Path, Outcome], None]
 """Called with the chain id, the folder that holds its files, and how it ended."""
@@ -49,7 +49,7 @@ def search_msas(
     scratch: Path,
     on_result: OnResult,
     on_failure: OnFailure | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     thresholds: Thresholds | None = None,
     iterations: int = 1,
     max_sequences: int = 10_000,
@@ -131,7 +131,7 @@ class _Search:
     max_sequences: int
     threads: int
     block_residues: int | None
-    progress: Progress | None
+    progress: OnProgress | None
     alphabet: Alphabet = field(default_factory=Alphabet.amino)
 
     def through(self, database: str, path: Path, chains: Sequence[_Chain], scratch: Path) -> None:
@@ -186,7 +186,7 @@ class _Search:
         chain.hits.extend((hit, database) for hit in hits)
 
 
-def _labelled(progress: Progress, label: str) -> Callable[[float], None]:
+def _labelled(progress: OnProgress, label: str) -> Callable[[float], None]:
     return lambda fraction: progress(label, fraction)
 
 

@@ -22,7 +22,7 @@ from pyhmmer.plan7 import HMM, Pipeline, TopHits
 
 from snakefold.errors import MemberError, SnakefoldError
 
-Progress = Callable[[str, float], None]
+OnProgress = Callable[[str, float], None]
 """Called with the name of what is being searched and the part of it that has been read (0-1)."""
 
 # Residues of the database held at a time by all threads together, and the bounds of one block. A residue takes about

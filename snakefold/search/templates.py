@@ -17,7 +17,7 @@ from snakefold.outcome import Outcome
 from snakefold.search.entries import ChainSequence, Library, UnusableEntryError, place
 from snakefold.search.formats import parse_alignment, read_text
 from snakefold.search.msa import OnFailure, OnResult, model_of_rows, model_of_sequence
-from snakefold.search.stream import Domain, Found, Hit, Progress, Thresholds, looks_nucleic, scan
+from snakefold.search.stream import Domain, Found, Hit, OnProgress, Thresholds, looks_nucleic, scan
 
 # AlphaFold's filters for hmmsearch (-E 100 --domE 100 --F1 0.1 --F2 0.1 --F3 0.1): weak similarity may still be a fold.
 _THRESHOLDS = Thresholds(
@@ -71,7 +71,7 @@ def search_templates(
     scratch: Path,
     on_result: OnResult,
     on_failure: OnFailure | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     max_evalue: float = 1e-3,
     max_template_date: date | None = None,
     min_coverage: float = 0.1,
