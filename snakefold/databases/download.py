@@ -290,7 +290,7 @@ class _Download:
         shutil.rmtree(self._partial / "download" / self._key(file), ignore_errors=True)
 
     def _ready(self, file: DatabaseFile) -> _Placed | None:
-        """What lies verified and unpacked in `.partial/ready`, perhaps partly put in place by a process that was killed."""
+        """What lies verified in `.partial/ready`, perhaps partly put in place by a process that was killed."""
         ready = self._partial / "ready" / self._key(file)
         try:
             placed = _Placed.model_validate(read_json(ready.with_suffix(".json")))

@@ -285,7 +285,7 @@ def _aria2c_reason(output: str, code: int) -> str:
     """What aria2c says went wrong, without its time stamps and source lines."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     told = [line for line in lines if "errorCode=" in line or line.startswith("->")]
-    text = re.sub(r"^->\s*\[[^]]*\]\s*|^.*errorCode=\d+\s*", "", (told or lines or [""])[-1])
+    text = re.sub(r"^(->\s*\[[^]]*\]\s*)?(.*errorCode=\d+\s*)?", "", (told or lines or [""])[-1])
     text = re.sub(r"URI=\S+", "", text).strip()
     return f"aria2c ended with {code}" + (f": {text[:200]}" if text else "")
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,7 +47,7 @@ class Manifest(_Entry):
     sources: dict[str, SourceRecord]
     files: dict[str, FileRecord]
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of name, version and files as canonical JSON: what a result that used the database depends on."""
         return sha256_of_json(self.model_dump(include={"name", "version", "files"}))
@@ -71,7 +70,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest.model_validate(content)
     except FileNotFoundError:
         raise SnakefoldError(f"{path}: there is no such manifest; {remedy}") from None
-    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "missing or wrong entries" if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise SnakefoldError(f"{path}: not a manifest ({reason}); {remedy}") from None
     if manifest.digest != digest:

@@ -34,9 +34,9 @@ class DatabaseFile(_Entry):
 
     `path` is relative to the database's folder: the file that results or, for a tar, the folder that it is unpacked in
     ("." is the database's own). `urls` are mirrors, tried in order: https, s3, file (relative to the registry's
-    folder), or http where a checksum is pinned. `size` (bytes), `sha256` and `md5` are of the file as downloaded; null where the
-    publisher gives none, and then the manifest records what was found. `strip_components` leading folders of a tar are
-    dropped.
+    folder), or http where a checksum is pinned. `size` (bytes), `sha256` and `md5` are of the file as downloaded; null
+    where the publisher gives none, and then the manifest records what was found. `strip_components` leading folders of
+    a tar are dropped.
     """
 
     path: _Text
@@ -105,10 +105,10 @@ class Database(_Entry):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        places = Counter(str(PurePosixPath(file.path)) for file in self.files if not file.is_tar)
+        places = Counter(str(PurePosixPath(file.path)) for file in self.files)
         twice = [path for path, number in places.items() if number > 1]
         if twice:
-            raise ValueError(f"two files have the path {twice[0]!r}; give each its own")
+            raise ValueError(f"two downloads have the path {twice[0]!r}; give each its own")
         return self
 
 
@@ -181,7 +181,7 @@ def load_registry(path: Path) -> Registry:
     try:
         return Registry.model_validate(content)
     except ValidationError as error:
-        raise FaultsError(_line(path, each) for each in error.errors()) from None
+        raise FaultsError(_line(path, each) for each in _causes(error.errors())) from None
 
 
 def describe(registry: Registry) -> str:
@@ -228,6 +228,16 @@ def _named(entries: dict[str, _T], name: str, what: str) -> _T:
     if name not in entries:
         raise SnakefoldError(f"there is no {what} {name!r}; there are {', '.join(entries) or 'none'}")
     return entries[name]
+
+
+def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without "too short": pydantic says that of a list with wrong entries too, because it leaves them out."""
+    places = [each["loc"] for each in errors]
+    return [
+        each
+        for each in errors
+        if each["type"] != "too_short" or not any(each["loc"] == place[: len(each["loc"])] != place for place in places)
+    ]
 
 
 def _line(path: Path, error: ErrorDetails) -> str:
