@@ -4,11 +4,19 @@ Amber99sb (V. Hornak et al., Proteins 65 (2006), 712) in vacuum, with OpenMM. Th
 violations, comes later and is another matter.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from openmm import CustomExternalForce, Platform, VerletIntegrator
+from openmm import (
+    CustomExternalForce,
+    CustomNonbondedForce,
+    CustomTorsionForce,
+    NonbondedForce,
+    Platform,
+    VerletIntegrator,
+)
 from openmm.app import CutoffNonPeriodic, Element, ForceField, Simulation, Topology
 
 from snakefold.engines.template.building import Array, add_hydrogens, amide_hydrogen, place
@@ -19,8 +27,12 @@ _DISULFIDE = 2.6
 _PEPTIDE_BOND = 2.5
 _RESTRAINT = 10.0 * 418.4  # 10 kcal/mol/A2 in kJ/mol/nm2
 _TOLERANCE = 100.0  # kJ/mol/nm
+_SOFT_ITERATIONS = 100
 _MAX_ITERATIONS = 400
 _CUTOFF = 1.0  # nm
+_SOFT_STIFFNESS = 2.0e5  # kJ/mol/nm2
+_CHIRALITY_WALL = 2000.0  # kJ/mol/rad2
+_BONDED, _REAL_CONTACTS, _SOFT_CONTACTS = 0, 1, 2  # force groups
 
 Atoms = dict[str, Array]
 
@@ -127,19 +139,72 @@ def _minimise(topology: Topology, positions: Array, restrained: Sequence[int]) -
         nonbondedMethod=CutoffNonPeriodic,  # pyright: ignore[reportArgumentType] (annotated as the type of its default)
         nonbondedCutoff=_CUTOFF,
     )
+    nonbonded = next(force for force in system.getForces() if isinstance(force, NonbondedForce))
+    nonbonded.setForceGroup(_REAL_CONTACTS)
+    soft = _soft_contacts(nonbonded)
+    soft.setForceGroup(_SOFT_CONTACTS)
+    for force in (soft, _restraints(positions, restrained), _chirality(topology)):
+        system.addForce(force)
+    integrator = VerletIntegrator(0.001)
+    # One thread, deterministic forces: sums in another order would differ in the last bits, then in the coordinates.
+    platform = Platform.getPlatformByName("CPU")
+    simulation = Simulation(topology, system, integrator, platform, {"Threads": "1", "DeterministicForces": "true"})
+    simulation.context.setPositions(positions / 10)
+    # Overlapping atoms first part under forces that stay finite: under the real ones they would fly through each other,
+    # and leave a side chain on the wrong side of its backbone.
+    integrator.setIntegrationForceGroups({_BONDED, _SOFT_CONTACTS})
+    simulation.minimizeEnergy(tolerance=_TOLERANCE, maxIterations=_SOFT_ITERATIONS)
+    integrator.setIntegrationForceGroups({_BONDED, _REAL_CONTACTS})
+    simulation.minimizeEnergy(tolerance=_TOLERANCE, maxIterations=_MAX_ITERATIONS)
+    state = simulation.context.getState(getPositions=True)
+    return 10 * np.array([(xyz.x, xyz.y, xyz.z) for xyz in state.getPositions()._value])
+
+
+def _soft_contacts(nonbonded: NonbondedForce) -> CustomNonbondedForce:
+    """Harmonic repulsion below 0.85 of the van der Waals distance, for the pairs that `nonbonded` counts."""
+    soft = CustomNonbondedForce("0.5*stiffness*step(reach-r)*(reach-r)^2; reach=0.85*(radius1+radius2)")
+    soft.addGlobalParameter("stiffness", _SOFT_STIFFNESS)
+    soft.addPerParticleParameter("radius")
+    soft.setNonbondedMethod(CustomNonbondedForce.CutoffNonPeriodic)
+    soft.setCutoffDistance(0.4)
+    for atom in range(nonbonded.getNumParticles()):
+        _, sigma, epsilon = nonbonded.getParticleParameters(atom)
+        # The hydrogens of hydroxyls have a sigma in the force field, but no depth: they touch nothing.
+        soft.addParticle([0.5 * 2 ** (1 / 6) * sigma._value if epsilon._value > 0 else 0.0])
+    for exception in range(nonbonded.getNumExceptions()):
+        first, second, *_ = nonbonded.getExceptionParameters(exception)
+        soft.addExclusion(first, second)
+    return soft
+
+
+def _restraints(positions: Array, restrained: Sequence[int]) -> CustomExternalForce:
+    """Harmonic restraints of atoms to where they are."""
     force = CustomExternalForce("0.5*k*((x-x0)^2+(y-y0)^2+(z-z0)^2)")
     force.addGlobalParameter("k", _RESTRAINT)
     for name in ("x0", "y0", "z0"):
         force.addPerParticleParameter(name)
     for atom in restrained:
         force.addParticle(atom, positions[atom] / 10)
-    system.addForce(force)
-    # One thread, deterministic forces: sums in another order would differ in the last bits, then in the coordinates.
-    platform = Platform.getPlatformByName("CPU")
-    simulation = Simulation(
-        topology, system, VerletIntegrator(0.001), platform, {"Threads": "1", "DeterministicForces": "true"}
-    )
-    simulation.context.setPositions(positions / 10)
-    simulation.minimizeEnergy(tolerance=_TOLERANCE, maxIterations=_MAX_ITERATIONS)
-    state = simulation.context.getState(getPositions=True)
-    return 10 * np.array([(xyz.x, xyz.y, xyz.z) for xyz in state.getPositions()._value])
+    return force
+
+
+def _chirality(topology: Topology) -> CustomTorsionForce:
+    """Walls that keep stereocentres: forces act only where an improper torsion is off by more than 20 degrees.
+
+    Without them an inverted centre is a minimum like any other, since the force field knows no handedness.
+    """
+    off = "min(abs(theta-center), 6.283185307179586-abs(theta-center))"
+    force = CustomTorsionForce(f"wall*max(0, off-0.35)^2; off={off}")
+    force.addGlobalParameter("wall", _CHIRALITY_WALL)
+    force.addPerTorsionParameter("center")
+    for residue in topology.residues():
+        atoms = {atom.name: atom.index for atom in residue.atoms()}
+        centres = [("C", "N", "CA", "CB", -122.4)]
+        if residue.name == "ILE":
+            centres.append(("CG1", "CA", "CB", "CG2", -123.5))
+        if residue.name == "THR":
+            centres.append(("OG1", "CA", "CB", "CG2", -120.5))
+        for *names, angle in centres:
+            if all(name in atoms for name in names):
+                force.addTorsion(*(atoms[name] for name in names), [math.radians(angle)])
+    return force
