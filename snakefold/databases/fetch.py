@@ -244,7 +244,6 @@ def _run_aria2c(
         "--no-conf=true",
         f"--dir={path.parent}",
         f"--out={path.name}",
-        "--continue=true",
         "--always-resume=false",
         "--allow-overwrite=true",
         "--auto-file-renaming=false",

@@ -42,7 +42,7 @@ class FileServer:
             def do_HEAD(self) -> None:
                 server._answer(self, body=False)
 
-            def log_message(self, *args: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
