@@ -8,9 +8,9 @@ rule download_database:
         "<logs>/download_database/{database}.log",
     benchmark:
         "<benchmarks>/download_database/{database}.jsonl"
+    retries: 2
     conda:
         "../envs/snakefold.yaml"
-    retries: 2
     threads: 2
     resources:
         mem_mb=2000,

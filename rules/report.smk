@@ -1,7 +1,6 @@
 rule score:
     """Write the folder of one prediction: status, structures, confidence and scores."""
     input:
-        databases=FOLDING.all_databases,
         msas=FOLDING.msas_of_target,
         templates=FOLDING.templates_of_target,
         models=FOLDING.models_of_target,
@@ -22,7 +21,7 @@ rule score:
         "python -m snakefold score {wildcards.engine} {wildcards.target}"
         " --msas {input.msas:q} --templates {input.templates:q}"
         " --models {input.models:q} --relaxed {input.relaxed:q}"
-        " --databases {input.databases:q} --folder {output.folder:q} --log {log:q}"
+        " --folder {output.folder:q} --log {log:q}"
 
 
 rule summarize:
@@ -49,7 +48,6 @@ rule report:
     input:
         folders=FOLDING.predictions,
         receipts=FOLDING.receipts,
-        databases=FOLDING.all_databases,
     output:
         folder=directory("<results>/report"),
     log:
@@ -63,12 +61,11 @@ rule report:
         runtime=20,
     shell:
         "python -m snakefold report --receipts {input.receipts:q}"
-        " --databases {input.databases:q} --folder {output.folder:q} --log {log:q}"
+        " --folder {output.folder:q} --log {log:q}"
 
 
 rule conclude:
     """State how the run ended; fail, naming them, if any target failed."""
-    localrule: True
     input:
         folders=FOLDING.predictions,
         table="<results>/summary.tsv",
@@ -79,6 +76,7 @@ rule conclude:
         "<logs>/conclude.log",
     conda:
         "../envs/snakefold.yaml"
+    localrule: True
     resources:
         mem_mb=500,
         runtime=10,

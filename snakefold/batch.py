@@ -61,6 +61,12 @@ def read_receipt(path: Path) -> dict[str, MemberReceipt]:
     return {name: MemberReceipt(**member) for name, member in read_json(path)["members"].items()}
 
 
+def read_databases(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """The databases that the batches of these receipts read (name, version, licence, digest), each once."""
+    found = {each["name"]: each for path in paths for each in read_json(path)["databases"]}
+    return [found[name] for name in sorted(found)]
+
+
 def fetch_files(store: Store, member: MemberReceipt, folder: Path) -> Path:
     """Bring a member's files from the store into `folder`; returns the folder."""
     for name, digest in member.files.items():
@@ -83,11 +89,13 @@ class BatchRun:
         store: Store,
         *,
         engine: str | None = None,
+        databases: Sequence[Mapping[str, str]] = (),
         reuse: bool,
         progress: Progress,
     ) -> None:
         self.step = step
         self.engine = engine
+        self.databases = databases
         self.batch = batch
         self.store = store
         self.reuse = reuse
@@ -180,6 +188,7 @@ class BatchRun:
                 "step": self.step,
                 "engine": self.engine,
                 "batch": self.batch,
+                "databases": list(self.databases),
                 "members": {member: asdict(self._ended[member]) for member in self._order},
             },
         )

@@ -5,9 +5,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snakefold import __version__, workflow
 from snakefold.errors import FaultsError, SnakefoldError
+
+if TYPE_CHECKING:
+    from snakefold.steps import Job
 
 INTERRUPTED = 130  # exit code of a command stopped by Ctrl-C, as shells have it
 
@@ -113,14 +117,12 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_searches(parser)
     parser.add_argument("--models", type=Path, required=True, metavar="RECEIPT")
     parser.add_argument("--relaxed", type=Path, required=True, metavar="RECEIPT")
-    parser.add_argument("--databases", type=Path, nargs="*", required=True, metavar="MANIFEST")
     parser.add_argument("--folder", type=Path, required=True)
 
     parser = step("summarize", _summarize, "one table of all predictions")
     parser.add_argument("--table", type=Path, required=True)
     parser = step("report", _report, "the HTML report")
     parser.add_argument("--receipts", type=Path, nargs="*", required=True, metavar="RECEIPT")
-    parser.add_argument("--databases", type=Path, nargs="*", required=True, metavar="MANIFEST")
     parser.add_argument("--folder", type=Path, required=True)
     parser = step("conclude", _conclude, "state how the run ended; exit code 1 if a target failed")
     parser.add_argument("--outcome", type=Path, required=True)
@@ -134,7 +136,7 @@ def _add_searches(parser: argparse.ArgumentParser) -> None:
 # Heavy modules are imported by the command that needs them: `snakefold check` answers at once.
 
 
-def _job(options: argparse.Namespace) -> "steps.Job":  # noqa: F821
+def _job(options: argparse.Namespace) -> "Job":
     from snakefold import steps
 
     folding = workflow.of_this_job()
@@ -272,7 +274,6 @@ def _score(options: argparse.Namespace) -> None:
         templates=options.templates,
         models=options.models,
         relaxed=options.relaxed,
-        manifests=options.databases,
         folder=options.folder,
     )
 
@@ -286,7 +287,7 @@ def _summarize(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from snakefold import conclusion
 
-    conclusion.report(workflow.of_this_job(), options.receipts, options.databases, options.folder)
+    conclusion.report(workflow.of_this_job(), options.receipts, options.folder)
 
 
 def _conclude(options: argparse.Namespace) -> None:

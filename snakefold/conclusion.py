@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snakefold import __version__
-from snakefold.batch import read_receipt
-from snakefold.databases.manifest import read_manifest
+from snakefold.batch import read_databases, read_receipt
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, sha256_of_json, write_json
 from snakefold.store import open_store
@@ -22,12 +21,11 @@ SOFTWARE = ("snakemake", "pyhmmer", "openmm", "pdbfixer", "gemmi", "biotite", "m
 _LISTED = 20  # failed targets that the terminal names; the report names all
 
 
-def report(folding: Folding, receipts: Sequence[Path], manifests: Sequence[Path], folder: Path) -> None:
+def report(folding: Folding, receipts: Sequence[Path], folder: Path) -> None:
     """Write the HTML report of a run into `folder`."""
     from snakefold.report.report import write_report
 
     results = folder.parent
-    databases = [read_manifest(path) for path in manifests]
     science = folding.config.model_dump(mode="json", include={"seed", "search", "templates", "template", "relax"})
     write_report(
         folding.prediction_folders(results),
@@ -36,10 +34,7 @@ def report(folding: Folding, receipts: Sequence[Path], manifests: Sequence[Path]
         title="snakefold",
         run={
             "software": {"snakefold": __version__} | {name: version(name) for name in SOFTWARE},
-            "databases": [
-                {"name": each.name, "version": each.version, "licence": each.licence, "digest": each.digest[:16]}
-                for each in databases
-            ],
+            "databases": [{**each, "digest": each["digest"][:16]} for each in read_databases(receipts)],
             "config_digest": sha256_of_json(science)[:16],
         },
         timings=_timings(folding, receipts),

@@ -294,11 +294,8 @@ def relax_memory_mb(batch: Batch, threads: int = 1) -> int:
 
 
 def relax_seconds(residues: int) -> float:
-    """Estimated seconds to relax one model on one core.
-
-    Fitted to two measurements at 10 kJ/mol/nm: 13.5 s for 129 residues and 61 s for 247.
-    """
-    return 2 + 0.0002 * residues**2.3
+    """Estimated seconds to relax one model on one core, from `bench/relax.py`: 2 s for 129 residues, 23 s for 791."""
+    return 1 + 0.03 * residues
 
 
 def describe_plan(plan: Plan) -> "Table":

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from snakefold import __version__, versions
-from snakefold.batch import BatchRun, MemberReceipt, fetch_files, peak_memory_mb, read_receipt, run_in_processes
+from snakefold.batch import (
+    BatchRun,
+    MemberReceipt,
+    fetch_files,
+    peak_memory_mb,
+    read_databases,
+    read_receipt,
+    run_in_processes,
+)
 from snakefold.databases.manifest import Manifest, read_manifest
 from snakefold.engines import ENGINES
 from snakefold.engines.base import ChainInputs, FoldTask
@@ -40,7 +48,15 @@ class Job:
     plain: bool
 
     @contextmanager
-    def batch(self, step: str, batch: str, members: Sequence[str], engine: str | None = None) -> Iterator[BatchRun]:
+    def batch(
+        self,
+        step: str,
+        batch: str,
+        members: Sequence[str],
+        *,
+        engine: str | None = None,
+        databases: Sequence[Manifest] = (),
+    ) -> Iterator[BatchRun]:
         """Work on one batch: its progress and its scratch folder end with the block."""
         title = " ".join(filter(None, (step, engine, batch)))
         with (
@@ -51,6 +67,10 @@ class Job:
                 members,
                 self.store,
                 engine=engine,
+                databases=[
+                    {"name": each.name, "version": each.version, "licence": each.licence, "digest": each.digest}
+                    for each in databases
+                ],
                 reuse=self.folding.config.reuse,
                 progress=progress,
             ) as run,
@@ -71,7 +91,7 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
     config = job.folding.config.search
     databases = [read_manifest(path) for path in manifests]
     chains = {member: job.folding.plan.chain(member) for member in job.folding.plan.search(batch).members}
-    with job.batch("search_msa", batch, list(chains)) as run:
+    with job.batch("search_msa", batch, list(chains), databases=databases) as run:
         actions = {
             member: Action(
                 step="search_msa",
@@ -147,7 +167,7 @@ def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: 
     database = read_manifest(manifest)
     found = read_receipt(msas)
     members = job.folding.plan.template_search(batch).members
-    with job.batch("search_templates", batch, members) as run:
+    with job.batch("search_templates", batch, members, databases=[database]) as run:
         ready = _hand_on(run, {member: found[member] for member in members})
         actions = {
             member: Action(
@@ -217,7 +237,7 @@ def fold(
     found_msas, found_templates = _read_receipts(msas), _read_receipts(templates)
     parameters = job.folding.config.parameters_of_engine(engine)
     targets = {member: job.folding.plan.target(member) for member in job.folding.plan.fold(engine, batch).members}
-    with job.batch("fold", batch, list(targets), engine) as run:
+    with job.batch("fold", batch, list(targets), engine=engine) as run:
         actions = {}
         for member, target in targets.items():
             refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
@@ -299,7 +319,7 @@ def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, thr
     parameters = job.folding.config.relax.parameters()
     found = read_receipt(models)
     members = job.folding.plan.relaxation(engine, batch).members
-    with job.batch("relax", batch, members, engine) as run:
+    with job.batch("relax", batch, members, engine=engine) as run:
         ready = _hand_on(run, {member: found[member] for member in members})
         actions = {
             member: Action(
@@ -331,7 +351,6 @@ def score(
     templates: Sequence[Path],
     models: Path,
     relaxed: Path,
-    manifests: Sequence[Path],
     folder: Path,
 ) -> None:
     """Write the folder of one prediction, whole or not at all, whether it succeeded or not."""
@@ -348,8 +367,9 @@ def score(
             templates=_read_receipts(templates),
             model=model,
             relaxed=read_receipt(relaxed)[target_id],
+            databases=read_databases([*msas, *templates]),
         )
-        _score_model(job, engine, target, ends, [read_manifest(path) for path in manifests], partial_folder)
+        _score_model(job, engine, target, ends, partial_folder)
     else:
         write_status(
             partial_folder,
@@ -373,11 +393,10 @@ class _Ends:
     templates: Receipts
     model: MemberReceipt
     relaxed: MemberReceipt
+    databases: Sequence[Mapping[str, str]]
 
 
-def _score_model(
-    job: Job, engine: str, target: Target, ends: _Ends, databases: Sequence[Manifest], folder: Path
-) -> None:
+def _score_model(job: Job, engine: str, target: Target, ends: _Ends, folder: Path) -> None:
     from tempfile import TemporaryDirectory
 
     from snakefold.score import Prediction, score_prediction
@@ -422,10 +441,7 @@ def _score_model(
                 pae=optional["pae.json"],
                 templates=tuple(used[file] for file in sorted(used)),
                 software=_software(engine),
-                databases=[
-                    {"name": each.name, "version": each.version, "digest": each.digest, "licence": each.licence}
-                    for each in databases
-                ],
+                databases=ends.databases,
             ),
             folder,
         )

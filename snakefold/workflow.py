@@ -65,10 +65,6 @@ class Folding:
         """Manifest of the structures that `search_templates` reads."""
         return self.manifest(self.preset.templates)
 
-    def all_databases(self, wildcards: Any) -> list[str]:
-        """Manifests of all databases of the preset."""
-        return [*self.sequence_databases(wildcards), self.template_database(wildcards)]
-
     def download_minutes(self, wildcards: Any, attempt: int) -> int:
         """Minutes for a download at 20 MB/s and its unpacking, at least 30."""
         size = self.databases.database(wildcards.database).download_size
