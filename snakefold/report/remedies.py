@@ -2,15 +2,29 @@
 
 from collections.abc import Mapping
 
-RETRY = (
-    "then withdraw the failures with `snakefold retry` and run again: everything that succeeded comes from the store."
-)
+RETRY = "then withdraw the failures with `python -m snakefold retry` and run again; the rest comes from the store."
 
 # By the `kind` of status.json. A kind that is not here gets the general advice of its status.
 _BY_KIND: Mapping[str, str] = {
     "no_template": (
         "No structure in the template library is close enough. Give one of your own in the sheet's `template` column, "
         "take a larger database preset, or choose an engine that needs no template."
+    ),
+    "no_complex_template": (
+        "No structure in the template library holds all chains of this complex together. Give one of your own in the "
+        "sheet's `template` column, or predict the chains as targets of their own."
+    ),
+    "too_little_template": (
+        "The templates cover too little of the target to call the rest a prediction. Give a better one in the sheet's "
+        "`template` column, shorten the target to the domain that is covered, or choose an engine that needs no "
+        "template."
+    ),
+    "bad_msa": f"Mend the alignment that the sheet's `msa` column names, or leave the cell empty to search; {RETRY}",
+    "bad_parameter": f"Mend the engine's parameters in the config, {RETRY}",
+    "bad_sequence": f"Mend the sequence in the sheet, {RETRY}",
+    "search_failed": (
+        "The search itself broke down. See the log lines; if the database is damaged, delete its folder, so that it is "
+        f"fetched and checked again, {RETRY}"
     ),
     "too_long": (
         "The target is longer than the engine takes. Choose an engine for longer targets, or split the target into "

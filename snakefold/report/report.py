@@ -44,7 +44,7 @@ _ATOM_TAGS = (
 _BACKBONE = frozenset({"N", "CA", "C", "O"})
 
 # What the panel reads of scores.json as it is.
-_SCORES_SHOWN = ("templates", "clashes", "ramachandran", "relaxed", "notes")
+_SCORES_SHOWN = ("templates", "clashes", "ramachandran", "geometry", "relaxed", "notes")
 
 # Shown in this order; files that are not named here follow, by path.
 _FILE_ORDER = ("model.cif", "model.pdb", "scores.json", "confidence.json", "pae.json", "alignment.fasta", "status.json")

@@ -161,7 +161,13 @@ class Run:
             "templates": [{"entry": "4zhl", "chain": "U", "identity": 0.41, "coverage": 0.97, "evalue": 3e-41}],
             "clashes": {"before": 17, "after": 1},
             "violations": {"before": {}, "after": {}},
-            "ramachandran": {"favoured": 28, "allowed": 1, "outliers": 1, "outlier_residues": [["A", 12, "ILE"]]},
+            "ramachandran": {"favoured": 28, "allowed": 1, "outliers": 1, "outlier_residues": [["A", 11, "ILE"]]},
+            "geometry": {
+                "wrong_chirality": [],
+                "cis_peptides": [],
+                "twisted_peptides": [["A", 3, "ALA"]],
+                "breaks": [],
+            },
             "relaxed": True,
             "notes": ["2 residues at the start were left out."],
             "reference": {
@@ -399,7 +405,7 @@ def test_pointing_at_the_track_marks_the_residue_in_the_model(opened: Opened) ->
     number = int(str(opened.page.locator("#viewer").get_attribute("data-marked")).removeprefix("A:"))
     readout = opened.page.locator("#readout").inner_text()
     assert readout.startswith(f"{THREE[SEQUENCE[number - 1]].capitalize()} {number} · estimated lDDT {30 + 2 * number}")
-    assert "lDDT to reference 80" in readout
+    assert "lDDT-CA to the reference 80" in readout
 
 
 def test_the_track_is_a_slider_for_the_keyboard(opened: Opened) -> None:
@@ -431,8 +437,22 @@ def test_pointing_at_the_model_names_the_residue(opened: Opened) -> None:
 def test_numbers_templates_alignment_and_files_are_told(opened: Opened, run: Run) -> None:
     opened.choose_drawn("helix/template")
     panel = opened.page.locator("#panel").inner_text()
-    for said in ("81.2", "0.931", "0.772", "1.21", "17 → 1", "28 (93.3 %)", "4zhl_U", "41 %", "3e-41", "1abc"):
+    for said in (
+        "81.2",
+        "0.931",
+        "0.772",
+        "1.21",
+        "17 → 1",
+        "28 (93.3 %)",
+        "4zhl_U",
+        "41 %",
+        "3e-41",
+        "1abc",
+        "Ile 12",
+    ):
         assert said in panel
+    assert "Twisted peptide bonds" in panel
+    assert "Chain breaks" not in panel
     assert "7.3 s" in panel  # from data/timings.js
     assert "MKTAYIAKQR----" in opened.page.locator(".alignment").inner_text()
     links = opened.page.locator(".downloads a")
@@ -478,7 +498,7 @@ def test_failures_and_skips_say_why_and_what_to_do(table: Opened) -> None:
     assert groups.count() == 2
     failed, skipped = groups.nth(0), groups.nth(1)
     assert "Bad template" in failed.inner_text()
-    assert "snakefold retry" in failed.inner_text()
+    assert "python -m snakefold retry" in failed.inner_text()
     assert "no template found" in skipped.inner_text()
     assert skipped.locator(".remedy code").all_inner_texts() == ["template"]
     failed.locator("summary").click()

@@ -189,7 +189,7 @@
     { key: "template", label: "Template", wide: "w3", cell: (row) => row.template || h("span", { class: "none" }, "–") },
     { key: "template_identity", label: "Identity", numeric: true, wide: "w4", cell: (row) => (known(row.template_identity) ? percent(row.template_identity) : h("span", { class: "none" }, "–")), hint: "of the aligned residues to the template" },
     { key: "msa_depth", label: "MSA depth", numeric: true, wide: "w4", cell: number(0), hint: "rows of the shallowest MSA" },
-    { key: "clashes_after", label: "Clashes", numeric: true, wide: "w5", cell: number(0), hint: "in the final model" },
+    { key: "clashes", label: "Clashes", numeric: true, wide: "w5", cell: number(0), hint: "in the final model" },
     { key: "ramachandran_outliers", label: "Outliers", numeric: true, wide: "w5", cell: number(0), hint: "Ramachandran outliers" },
   ];
   let oneKind = null;
@@ -552,7 +552,7 @@
     const confidence = chain.confidence[index];
     if (known(confidence)) parts.push(`${row.confidence_kind || "confidence"} ${fixed(confidence, 0)}`);
     else parts.push("not modelled");
-    if (chain.lddt && known(chain.lddt[index])) parts.push(`lDDT to reference ${fixed(chain.lddt[index], 0)}`);
+    if (chain.lddt && known(chain.lddt[index])) parts.push(`lDDT-CA to the reference ${fixed(chain.lddt[index], 0)}`);
     if (chain.msa_coverage) parts.push(`${plural(chain.msa_coverage[index] ?? 0, "MSA row")}`);
     if (within(chain.invented, index)) parts.push("invented");
     return parts;
@@ -721,7 +721,7 @@
     const figures = data.chains.map((chain, index) => track(row, data, chain, index, link, outliers));
     const key = (label, ...shapes) => h("span", {}, s("svg", { viewBox: "0 0 18 12", "aria-hidden": "true" }, shapes), label);
     const keys = [];
-    if (data.chains.some((chain) => chain.lddt)) keys.push(key("lDDT to the reference", s("path", { class: "lddt", d: "M0 9 5 4 10 7 18 2", fill: "none", stroke: "var(--line)", "stroke-width": 1.4 })));
+    if (data.chains.some((chain) => chain.lddt)) keys.push(key("lDDT-CA to the reference", s("path", { class: "lddt", d: "M0 9 5 4 10 7 18 2", fill: "none", stroke: "var(--line)", "stroke-width": 1.4 })));
     if (data.chains.some((chain) => chain.invented.length)) {
       const [fillValue, pattern] = hatch("hatch-ink");
       keys.push(key("invented, no template", s("defs", {}, pattern), s("rect", { width: 18, height: 12, fill: "var(--hatch)" }), s("rect", { width: 18, height: 12, fill: fillValue })));
@@ -789,7 +789,7 @@
         shapes.push(s("path", { d: path, fill: "none", stroke: "var(--surface)", "stroke-width": 3.4, opacity: 0.65 }), s("path", { class: "lddt", d: path }));
       }
       for (let index = 0; index < length; index++) {
-        if (!outliers.has(`${chain.name}:${index + 1}`)) continue;
+        if (!outliers.has(`${chain.name}:${index}`)) continue;
         const middle = x(index + 0.5);
         shapes.push(s("path", { class: "outlier", d: `M${middle - 4} ${base + 8}h8L${middle} ${base + 1}z` }));
       }
@@ -871,14 +871,18 @@
     const counts = ramachandran ? [ramachandran.favoured, ramachandran.allowed, ramachandran.outliers] : [];
     const sum = counts.reduce((total, value) => total + (value || 0), 0);
     const share = (value) => (known(value) ? `${value}${sum > 1 ? ` (${((100 * value) / sum).toFixed(1)} %)` : ""}` : null);
+    // Oddities are named only where there are some.
+    const some = (name) => ((data.scores.geometry || {})[name] || []).length || null;
     const wrong = (ramachandran || {}).outlier_residues || [];
     add("Geometry", [
-      ["Clashes", clashes && (known(clashes.before) || known(clashes.after)) ? (known(clashes.before) ? `${clashes.before} → ${plainValue(clashes.after)}` : String(clashes.after)) : null],
+      ["Clashes", clashes && (known(clashes.before) || known(clashes.after)) ? (known(clashes.before) && known(clashes.after) ? `${clashes.before} → ${clashes.after}` : String(clashes.after ?? clashes.before)) : null],
       ["Ramachandran favoured", share((ramachandran || {}).favoured)], ["Ramachandran outliers", share((ramachandran || {}).outliers)],
+      ["Wrong chirality", some("wrong_chirality")], ["Twisted peptide bonds", some("twisted_peptides")],
+      ["Cis peptide bonds", some("cis_peptides")], ["Chain breaks", some("breaks")],
       ["Relaxed", known(relaxed) ? (relaxed ? "yes" : "no") : null]],
     wrong.length ? [h("p", { class: "chips-title" }, "The outliers"), h("div", { class: "chips" }, wrong.slice(0, 40).map(([chain, residue, name]) => h("button", { type: "button", class: "chip",
-      onclick: () => { const place = link.named(chain, residue); if (place) link.point(place, { pin: true, centre: true }); } },
-    `${data.chains.length > 1 ? `${chain} ` : ""}${title3(String(name))} ${residue}`)), wrong.length > 40 ? h("span", { class: "muted" }, `and ${wrong.length - 40} more`) : null)] : null);
+      onclick: () => { const place = link.named(chain, residue + 1); if (place) link.point(place, { pin: true, centre: true }); } },
+    `${data.chains.length > 1 ? `${chain} ` : ""}${title3(String(name))} ${residue + 1}`)), wrong.length > 40 ? h("span", { class: "muted" }, `and ${wrong.length - 40} more`) : null)] : null);
 
     const templates = data.scores.templates || [];
     if (templates.length) {
@@ -900,7 +904,7 @@
   function alignmentPart(data) {
     return data.alignment.map((records, index) => {
       const target = records[0][1];
-      const names = records.map(([name]) => name.split(/\s/)[0]);
+      const names = records.map(([name]) => name);
       const label = Math.min(14, Math.max(...names.map((name) => name.length)));
       const cut = (name) => (name.length > label ? `${name.slice(0, label - 1)}…` : name).padEnd(label);
       const pre = h("pre", { class: "alignment", tabindex: 0, "aria-label": `Alignment of chain ${data.chains[index]?.name || index + 1}` });
@@ -960,6 +964,7 @@
     rows = received.index.rows;
     byKey = new Map(rows.map((row) => [keyOf(row), row]));
     for (const row of rows) {
+      row.clashes = row.clashes_after ?? row.clashes_before; // a model that was not relaxed has no "after"
       row.text = [row.target, row.engine, row.status, row.kind, row.template, row.reason].filter(Boolean).join(" ").toLowerCase();
     }
     buildMasthead();
