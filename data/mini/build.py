@@ -81,7 +81,7 @@ class Target:
 TARGETS = {
     "trypsin": Target(entry="1gbt", source="biopython:Tests/PDB/1GBT.cif", chains=("A",)),
     "hiv_protease": Target(entry="4e43", source=_MDA + "4E43.pdb", chains=("A", "B")),
-    # The peptide-binding platform (domains alpha 1 and 2) of HLA-B*44:05, which has a hundred relatives to align.
+    # The peptide-binding platform (domains alpha 1 and 2) of HLA-B*44:05, which has many relatives to align.
     "hla_b44": Target(entry="3kpr", source=_MDA + "mmcif/3KPR.cif.gz", chains=("A",), end=180),
     # The V domain of the LC13 receptor's beta chain: the CDR loops are what a template does not give.
     "tcr_vbeta": Target(entry="3kpr", source=_MDA + "mmcif/3KPR.cif.gz", chains=("E",), end=112),
