@@ -286,6 +286,7 @@ def _compare(
                 [None if value is None else round(value, 4) for value in values] for values in result.per_residue_lddt
             ],
         }
+    reason = " ".join(reason.replace(str(prediction.reference), name).split())
     notes.append(f"Not compared with the reference {name}: {reason}")
     return None
 

@@ -113,7 +113,8 @@ def find_clashes(chains: Sequence[ModelChain], *, threshold: float = CLASH_OVERL
             for letter, element, atom in zip(letters, elements, atoms, strict=True)
         ]
     )
-    pairs = KDTree(positions).query_pairs(2 * float(radii.max()) - threshold, output_type="ndarray")
+    reach = 2 * float(radii.max()) - threshold + 1e-6
+    pairs = KDTree(positions).query_pairs(reach, output_type="ndarray")
     if len(pairs) == 0:
         return []
     first, second = pairs.T

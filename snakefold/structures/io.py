@@ -295,7 +295,9 @@ def _one_letter_code(sequence: str, unknown: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    # The text of an OSError repeats the path, which the message already names.
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def _read_structure(path: Path) -> gemmi.Structure:
@@ -305,6 +307,8 @@ def _read_structure(path: Path) -> gemmi.Structure:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         structure = gemmi.read_structure_string(content, format=gemmi.CoorFormat.Detect)
+        if not structure.assemblies and b"_pdbx_struct_assembly_gen." in content:
+            structure = _structure_with_assemblies(content)
         if len(structure) == 0:
             raise SnakefoldError(f"{path}: holds no coordinates; give an mmCIF or PDB file with a protein structure")
         structure.setup_entities()
@@ -312,6 +316,18 @@ def _read_structure(path: Path) -> gemmi.Structure:
     except (OSError, EOFError, RuntimeError, ValueError, IndexError, zlib.error) as error:
         raise SnakefoldError(f"{path}: cannot be read as mmCIF or PDB ({_one_line(error)})") from None
     return structure
+
+
+def _structure_with_assemblies(content: bytes) -> gemmi.Structure:
+    """Read mmCIF whose table of assemblies lacks columns: gemmi then passes over the assemblies without a word."""
+    block = gemmi.cif.read_string(content)[0]
+    ids = [row[0] for row in block.find("_pdbx_struct_assembly.", ["id"])]
+    if not ids:
+        ids = list(dict.fromkeys(row[0] for row in block.find("_pdbx_struct_assembly_gen.", ["assembly_id"])))
+    block.find_mmcif_category("_pdbx_struct_assembly.").erase()
+    columns = ["id", "details", "method_details", "oligomeric_details", "oligomeric_count"]
+    _add_loop(block, "_pdbx_struct_assembly.", columns, [[name, "?", "?", "?", "?"] for name in ids])
+    return gemmi.make_structure_from_block(block)
 
 
 def _protein_chains(path: Path, structure: gemmi.Structure) -> list[tuple[str, PolymerChain]]:

@@ -1,0 +1,255 @@
+"""The folder of one prediction holds what was promised, whole, and the same bytes each time."""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakefold.errors import SnakefoldError
+from snakefold.files import read_json, write_json
+from snakefold.score import Prediction, confidence_json, pae_json, score_prediction, write_status
+from snakefold.structures.io import ModelChain, read_chains, read_model, write_model
+
+from .structure_helpers import MINI
+
+UBIQUITIN = MINI / "targets" / "ubiquitin.cif.gz"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Prediction]:
+    """A finished prediction of ubiquitin without its last four residues; keyword arguments change it."""
+
+    def build(**changes: Any) -> Prediction:
+        inputs = tmp_path / "inputs"
+        inputs.mkdir(exist_ok=True)
+        (chain,) = read_chains(UBIQUITIN)
+        sequence = chain.sequence
+        atoms = {index: residue for index, residue in chain.residues.items() if index < 72}
+        confidence = [40.0 + index * 0.8 if index < 72 else None for index in range(76)]
+        write_model(inputs / "model.cif", [ModelChain(sequence=sequence, atoms=atoms, confidence=confidence)])
+        (inputs / "msa.a3m").write_text(f">query\n{sequence}\n")
+        (inputs / "alignment.fasta").write_text(f">target A\n{sequence}\n>1ubi A\n{sequence[:72]}----\n")
+        (inputs / "1ubi.cif.gz").write_bytes(gzip.compress(gzip.decompress(UBIQUITIN.read_bytes()), mtime=12345))
+        fields: dict[str, Any] = {
+            "target_id": "ubiquitin",
+            "sequences": (sequence,),
+            "chain_ids": ("0123456789abcdef",),
+            "engine": "template",
+            "seed": 7,
+            "model": inputs / "model.cif",
+            "prediction": {
+                "confidence_kind": "estimated lDDT",
+                "confidence": [confidence],
+                "mean_confidence": 68.4,
+                "ptm": None,
+                "iptm": None,
+                "templates": [{"entry": "1ubi", "chain": "A", "identity": 1.0, "coverage": 0.95, "evalue": 1e-40}],
+                "invented": [[[10, 12]]],
+                "unmodelled": [[[72, 76]]],
+                "notes": ["residues 73-76 were left out"],
+            },
+            "msas": (inputs / "msa.a3m",),
+            "msa_facts": ({"depth": 1, "neff": 1.0, "coverage": [1] * 76},),
+            "alignment": inputs / "alignment.fasta",
+            "templates": (inputs / "1ubi.cif.gz",),
+            "software": {"snakefold": "0.1.0"},
+            "databases": [{"name": "mini", "version": "1", "digest": "d", "licence": "CC0"}],
+        }
+        return Prediction(**{**fields, **changes})
+
+    return build
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_folder_holds_every_file_and_the_same_bytes_again(make, tmp_path):
+    score_prediction(make(reference=UBIQUITIN, reference_name="ubiquitin.cif.gz"), tmp_path / "first")
+    score_prediction(make(reference=UBIQUITIN, reference_name="ubiquitin.cif.gz"), tmp_path / "second")
+    assert set(digests(tmp_path / "first")) == {
+        "alignment.fasta",
+        "confidence.json",
+        "model.cif",
+        "model.pdb",
+        "msa/0123456789abcdef.a3m",
+        "reference.cif",
+        "scores.json",
+        "status.json",
+        "template/1ubi.cif.gz",
+    }
+    assert digests(tmp_path / "first") == digests(tmp_path / "second")
+
+
+def test_nothing_names_the_folders_of_this_machine(make, tmp_path):
+    score_prediction(make(reference=UBIQUITIN), tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file() and path.suffix != ".gz":
+            assert str(tmp_path) not in path.read_text(), path
+
+
+def test_scores_say_what_is_in_the_model(make, tmp_path):
+    score_prediction(make(), tmp_path / "out")
+    scores = read_json(tmp_path / "out" / "scores.json")
+    (chain,) = scores["chains"]
+    assert (scores["target"], scores["engine"], scores["seed"], scores["length"]) == ("ubiquitin", "template", 7, 76)
+    assert (chain["name"], chain["chain"], chain["length"]) == ("A", "0123456789abcdef", 76)
+    assert (chain["modelled"], chain["invented"]) == ([[0, 72]], [[10, 12]])
+    assert (chain["msa_depth"], chain["msa_neff"], chain["msa_coverage"]) == (1, 1.0, [1] * 76)
+    assert scores["confidence"] == {"kind": "estimated lDDT", "mean": 68.4}
+    assert scores["templates"][0]["entry"] == "1ubi"
+    assert (scores["relaxed"], scores["clashes"]["after"], scores["violations"]["after"]) == (False, None, None)
+    assert isinstance(scores["clashes"]["before"], int)
+    plot = scores["ramachandran"]
+    assert plot["favoured"] + plot["allowed"] + plot["outliers"] == 70
+    assert len(plot["outlier_residues"]) == plot["outliers"]
+    assert scores["reference"] is None
+    assert scores["notes"] == ["residues 73-76 were left out"]
+    assert read_json(tmp_path / "out" / "status.json")["status"] == "done"
+
+
+def test_the_reference_is_compared_and_put_beside_the_model(make, tmp_path):
+    score_prediction(make(reference=UBIQUITIN, reference_name="1ubi"), tmp_path / "out")
+    reference = read_json(tmp_path / "out" / "scores.json")["reference"]
+    assert (reference["name"], reference["dockq"]) == ("1ubi", None)
+    assert reference["coverage"] == pytest.approx(72 / 76, abs=1e-4)
+    assert reference["tm_score"] == pytest.approx(72 / 76, abs=1e-3)
+    assert reference["rmsd_ca"] == 0
+    assert len(reference["per_residue_lddt"][0]) == 76
+    (model,), (moved,) = read_model(tmp_path / "out" / "model.cif"), read_model(tmp_path / "out" / "reference.cif")
+    assert moved.atoms[30]["CA"] == pytest.approx(model.atoms[30]["CA"], abs=0.002)
+
+
+@pytest.mark.parametrize("content", [None, "nonsense", "other protein"])
+def test_an_unfit_reference_is_a_note_and_no_failure(make, tmp_path, content):
+    path = tmp_path / "reference.pdb"
+    if content == "nonsense":
+        path.write_text("nonsense\n")
+    if content == "other protein":
+        path.write_bytes((MINI / "targets" / "trypsin.cif.gz").read_bytes())
+    score_prediction(make(reference=path, reference_name="mine.pdb"), tmp_path / "out")
+    scores = read_json(tmp_path / "out" / "scores.json")
+    assert scores["reference"] is None
+    assert scores["notes"][-1].startswith("Not compared with the reference mine.pdb: ")
+    assert str(tmp_path) not in json.dumps(scores)
+    assert not (tmp_path / "out" / "reference.cif").exists()
+    assert read_json(tmp_path / "out" / "status.json")["status"] == "done"
+
+
+def test_the_relaxed_model_is_the_one_handed_out(make, tmp_path):
+    plain = make()
+    (chain,) = read_model(plain.model)
+    atoms = {index: {name: xyz + 1.0 for name, xyz in residue.items()} for index, residue in chain.atoms.items()}
+    write_model(
+        tmp_path / "relaxed.cif", [ModelChain(sequence=chain.sequence, atoms=atoms, confidence=chain.confidence)]
+    )
+    relax = {"relaxed": True, "reason": None, "violations_before": {"bonds": 3}, "violations_after": {"bonds": 0}}
+    score_prediction(make(relaxed=tmp_path / "relaxed.cif", relax=relax), tmp_path / "out")
+    scores = read_json(tmp_path / "out" / "scores.json")
+    assert scores["relaxed"] is True
+    assert scores["violations"] == {"before": {"bonds": 3}, "after": {"bonds": 0}}
+    assert scores["clashes"]["before"] == scores["clashes"]["after"]
+    (handed_out,) = read_model(tmp_path / "out" / "model.cif")
+    assert handed_out.atoms[0]["CA"] == pytest.approx(chain.atoms[0]["CA"] + 1.0, abs=0.0011)
+    assert "model refinement" in (tmp_path / "out" / "model.cif").read_text()
+
+
+def test_a_model_that_was_not_relaxed_says_why(make, tmp_path):
+    relax = {"relaxed": False, "reason": "OpenMM has no parameters for it"}
+    score_prediction(make(relax=relax), tmp_path / "out")
+    scores = read_json(tmp_path / "out" / "scores.json")
+    assert scores["relaxed"] is False
+    assert "Not relaxed: OpenMM has no parameters for it" in scores["notes"]
+
+
+def test_a_model_of_another_target_is_refused(make, tmp_path):
+    with pytest.raises(SnakefoldError, match="sequences"):
+        score_prediction(make(sequences=("ACDEFGHIK",)), tmp_path / "out")
+    assert not (tmp_path / "out" / "status.json").exists()
+
+
+def test_a_model_too_large_for_pdb_has_none_and_says_so(make, tmp_path):
+    plain = make()
+    (chain,) = read_model(plain.model)
+    atoms = {index: {name: xyz + 9_990.0 for name, xyz in residue.items()} for index, residue in chain.atoms.items()}
+    write_model(plain.model, [ModelChain(sequence=chain.sequence, atoms=atoms, confidence=chain.confidence)])
+    score_prediction(plain, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.pdb").exists()
+    assert any("PDB format" in note for note in read_json(tmp_path / "out" / "scores.json")["notes"])
+
+
+def test_confidence_has_the_form_and_categories_of_alphafold_db():
+    values = [49.994, 50.0, 69.99, 70.0, 89.99, 90.0, None]
+    atoms: dict[int, dict[str, Any]] = {index: {} for index in range(6)}
+    chain = ModelChain(sequence="A" * 7, atoms=atoms, confidence=values)
+    assert confidence_json([chain]) == {
+        "residueNumber": [1, 2, 3, 4, 5, 6],
+        "confidenceScore": [49.99, 50.0, 69.99, 70.0, 89.99, 90.0],
+        "confidenceCategory": ["D", "L", "L", "M", "M", "H"],
+    }
+    both = confidence_json([chain, chain])
+    assert both["residueNumber"] == [1, 2, 3, 4, 5, 6] * 2
+    assert both["chainId"] == ["A"] * 6 + ["B"] * 6
+
+
+def test_aligned_errors_take_the_form_of_alphafold_db():
+    text = pae_json({"pae": [[0.1234, 5], [6.5, 0]]})
+    assert json.loads(text) == [
+        {"predicted_aligned_error": [[0.12, 5.0], [6.5, 0.0]], "max_predicted_aligned_error": 6.5}
+    ]
+    assert pae_json(json.loads(text)) == text
+
+
+@pytest.mark.parametrize("value", [{"pae": [[1, 2]]}, {"other": 1}, [], {"pae": [[float("nan")]]}, {"pae": "text"}])
+def test_an_unfit_matrix_of_errors_is_a_note(make, tmp_path, value):
+    (tmp_path / "pae.json").write_text(json.dumps(value))
+    score_prediction(make(pae=tmp_path / "pae.json"), tmp_path / "out")
+    assert not (tmp_path / "out" / "pae.json").exists()
+    assert any(note.startswith("No pae.json") for note in read_json(tmp_path / "out" / "scores.json")["notes"])
+
+
+def test_aligned_errors_are_written_where_given(make, tmp_path):
+    write_json(tmp_path / "pae.json", {"predicted_aligned_error": [[0.5]], "max_predicted_aligned_error": 31.75})
+    score_prediction(make(pae=tmp_path / "pae.json"), tmp_path / "out")
+    assert read_json(tmp_path / "out" / "pae.json") == [
+        {"predicted_aligned_error": [[0.5]], "max_predicted_aligned_error": 31.75}
+    ]
+
+
+def test_copied_templates_hold_no_time(make, tmp_path):
+    score_prediction(make(), tmp_path / "out")
+    content = (tmp_path / "out" / "template" / "1ubi.cif.gz").read_bytes()
+    assert content[4:8] == bytes(4)
+    assert gzip.decompress(content) == gzip.decompress(UBIQUITIN.read_bytes())
+
+
+def test_the_template_and_its_alignment_are_in_the_model_file(make, tmp_path):
+    score_prediction(make(), tmp_path / "out")
+    text = (tmp_path / "out" / "model.cif").read_text()
+    assert "1UBI" in text
+    assert "_ma_template_poly_segment" in text
+    assert "_ma_alignment.sequence" in text
+
+
+def test_a_failed_prediction_is_its_status(tmp_path):
+    log = [f"line {number}" for number in range(100)]
+    write_status(
+        tmp_path, "t1", "template", "failed", step="fold", kind="bad_template", reason="no coordinates", log=log
+    )
+    assert read_json(tmp_path / "status.json") == {
+        "target": "t1",
+        "engine": "template",
+        "status": "failed",
+        "step": "fold",
+        "kind": "bad_template",
+        "reason": "no coordinates",
+        "log": log[-20:],
+    }
