@@ -31,7 +31,7 @@ def report(folding: Folding, receipts: Sequence[Path], folder: Path) -> None:
         folding.prediction_folders(results),
         folder,
         results=results,
-        title="snakefold",
+        title=", ".join(Path(path).stem for path in folding.config.samples),
         run={
             "software": {"snakefold": __version__} | {name: version(name) for name in SOFTWARE},
             "databases": [{**each, "digest": each["digest"][:16]} for each in read_databases(receipts)],
