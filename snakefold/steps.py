@@ -119,6 +119,7 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
                 scratch=run.scratch / "searches",
                 on_result=_keeper(run, {member: missing[member] for member in searched}),
                 on_failure=lambda member, error: run.fail(member, error.kind, str(error)),
+                progress=run.progress.share,
                 thresholds=Thresholds(
                     evalue=config.evalue,
                     inclusion_evalue=config.inclusion_evalue,
@@ -192,6 +193,7 @@ def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: 
                 scratch=run.scratch / "searches",
                 on_result=_keeper(run, missing),
                 on_failure=lambda member, error: run.fail(member, error.kind, str(error)),
+                progress=run.progress.share,
                 max_template_date=config.max_template_date,
                 min_coverage=config.min_coverage,
                 min_identity=config.min_identity,

@@ -45,7 +45,9 @@ class Clone:
     def snakefold(self, *arguments: str, code: int = 0) -> str:
         """Run one of our commands here."""
         command = [sys.executable, "-m", "snakefold", *arguments]
-        result = subprocess.run(command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=300)
+        result = subprocess.run(
+            command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=300
+        )
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
 

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from snakefold.errors import SnakefoldError
 from snakefold.report.report import write_report
+from tests.conftest import Clone
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_ARGS = [
@@ -629,3 +630,10 @@ def test_a_model_that_cannot_be_read_costs_only_its_picture(tmp_path: Path) -> N
     value = json.loads(text.removeprefix("snakefoldReport.prediction(").removesuffix(");\n"))
     assert value["model"] is None
     assert value["scores"]["clashes"] == {"before": 17, "after": 1}
+
+
+def test_the_report_of_the_shipped_example_shows_its_targets(browser: Browser, finished: Clone) -> None:
+    for opened in open_page(browser, finished.folder / "results/report", width=1280):
+        assert opened.page.locator("tr[data-key]").count() == 6
+        opened.choose_drawn("trypsin/template")
+        assert colourful(opened.picture()) > 0.01

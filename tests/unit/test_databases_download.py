@@ -443,8 +443,8 @@ def test_progress_without_a_terminal_is_plain_lines(
         wanted = database(pinned(tmp_path, f"{server.address}/a"))
         download_database(wanted, tmp_path / "dbs", base=tmp_path, progress=progress, transfer=WAYS["ranges"])
     lines = (tmp_path / "logs/db.log").read_text().splitlines()
-    assert "db: 2.0 MB of 2.0 MB" in lines
-    assert lines[-1] == f"db: 1 files, 2.0 MB, in {tmp_path / 'dbs/db'}"
+    assert "[db] 2.0 MB of 2.0 MB" in lines
+    assert lines[-1] == f"[db] 1 files, 2.0 MB, in {tmp_path / 'dbs/db'}"
     assert capsys.readouterr().err.splitlines() == lines
 
 
