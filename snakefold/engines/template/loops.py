@@ -15,6 +15,7 @@ from scipy.spatial import KDTree
 
 from snakefold.engines.template.backbone import Backbone, secondary_structure
 from snakefold.engines.template.building import Array, dihedral, place
+from snakefold.structures.ramachandran import Region, ResidueClass, region
 
 LONGEST_LOOP = 40
 """Longer insertions are left out: no sampling finds their fold."""
@@ -28,12 +29,16 @@ _SHORTEST_LOOP = 3
 _ENVIRONMENT_MARGIN = 6.0
 
 _CLOSURE_WEIGHT = 25.0
-_CLASH_WEIGHT = 1.0
-_TORSION_WEIGHT = 0.7
+_CLASH_WEIGHT = 2.5
+_TORSION_WEIGHT = 0.35
 _DRIFT_WEIGHT = 0.5
 _TRIM_COST = 0.6
 _TRIM_STRUCTURE_COST = 1.2
 _SHORT_LOOP_COST = 1.0
+_OUTLIER_COST = 2.0
+_LEADERS = 8
+_LEAST_SAMPLE_SCORE = 3.0
+"""What a loop at its best still scores, found by experience: wider gaps that could only win below it are not tried."""
 
 # Contact radii (angstrom) of N, CA, C, O, CB: two atoms clash below their sum; N-O may come to 2.75 (hydrogen bonds).
 _RADII = np.array([1.45, 1.75, 1.65, 1.30, 1.75])
@@ -199,7 +204,7 @@ def _close(
             costs.append((float(cost), left, right))
     best: Closure | None = None
     for cost, left, right in sorted(costs):
-        if best is not None and cost >= best.score:
+        if best is not None and cost + _LEAST_SAMPLE_SCORE >= best.score:
             break
         closure = _sample(backbone, original, torsions, start - left, end + right, others, seed)
         score = cost + closure.score
@@ -232,8 +237,14 @@ def _sample(
     is_proline = np.array([letter == "P" for letter in sequence[start : end + 1]])
     anchors = backbone.atoms[[start - 1, end], :3]
     frames, misfit = _close_batch(anchors[0], anchors[1], phi, psi, omega, is_proline)
+    # What did not close need not be judged further.
+    closed = np.argsort(misfit, kind="stable")[: max(int((misfit < _ACCEPTABLE_CLOSURE).sum()), 1)]
+    frames, misfit = frames[closed], misfit[closed]
     atoms = _with_oxygens(frames, anchors[1, 0])
-    strain = _torsion_strain(sequence[start - 1 : end + 1], atoms, backbone.atoms[start - 1], backbone.atoms[end])
+    phi, psi = _loop_torsions(
+        atoms, backbone.atoms[start - 1], backbone.atoms[end], torsions[start - 1, 0], torsions[end, 1]
+    )
+    strain = _torsion_strain(sequence[start - 1 : end + 1], phi, psi)
     environment, radii = _environment(backbone, others, start, end)
     clash = _clashes(_with_betas(atoms), environment, radii)
     known = np.isfinite(original[start:end, 1]).all(axis=1)
@@ -247,8 +258,28 @@ def _sample(
         + _TORSION_WEIGHT * strain
         + _DRIFT_WEIGHT * drift
     )
-    best = int(np.argmin(score))
+    # Regions are slow to look up: only the best few are judged by them.
+    leaders = np.argsort(score, kind="stable")[:_LEADERS]
+    for leader in leaders:
+        score[leader] += _OUTLIER_COST * _outliers(sequence, start - 1, phi[leader], psi[leader], omega)
+    best = int(leaders[np.argmin(score[leaders])])
     return Closure(start=start, end=end, score=float(score[best]), closure=float(misfit[best]), atoms=atoms[best])
+
+
+def _outliers(sequence: str, start: int, phi: Array, psi: Array, omega: Array) -> int:
+    """Ramachandran outliers among the residues from `start`, given their torsions (residues,); unknown ones pass."""
+    count = 0
+    for offset in np.flatnonzero(np.isfinite(phi) & np.isfinite(psi)).tolist():
+        letter, following = sequence[start + offset], sequence[start + offset + 1 : start + offset + 2]
+        residue_class: ResidueClass = "isoleucine-valine" if letter in "IV" else "general"
+        if letter == "G":
+            residue_class = "glycine"
+        elif letter == "P":
+            residue_class = "cis-proline" if offset > 0 and abs(omega[offset - 1]) < 90 else "trans-proline"
+        elif following == "P":
+            residue_class = "pre-proline"
+        count += region(residue_class, float(phi[offset]), float(psi[offset])) is Region.OUTLIER
+    return count
 
 
 def _basins(letter: str) -> Array:
@@ -293,27 +324,33 @@ def _with_betas(atoms: Array) -> Array:
     return np.concatenate([atoms, beta[..., None, :]], axis=-2)
 
 
-def _torsion_strain(sequence: str, atoms: Array, before: Array, after: Array) -> Array:
-    """Summed negative log densities of the loop's phi and psi, 0 at the centre of the largest basin: (samples,)."""
+def _loop_torsions(
+    atoms: Array, before: Array, after: Array, phi_before: float, psi_after: float
+) -> tuple[Array, Array]:
+    """Phi and psi (degrees) of loops and both their anchors: (samples, residues + 2) each.
+
+    `before` and `after` are the anchors' atoms, of which one torsion each does not depend on the loop (NaN: unknown).
+    """
     samples = len(atoms)
-    whole = np.concatenate(
-        [
-            np.broadcast_to(before[None, None], (samples, 1, 4, 3)),
-            atoms,
-            np.broadcast_to(after[None, None], (samples, 1, 4, 3)),
-        ],
-        axis=1,
-    )
+    ends = [np.broadcast_to(anchor[None, None], (samples, 1, 4, 3)) for anchor in (before, after)]
+    whole = np.concatenate([ends[0], atoms, ends[1]], axis=1)
     n, ca, c = whole[:, :, 0], whole[:, :, 1], whole[:, :, 2]
     phi = dihedral(c[:, :-1], n[:, 1:], ca[:, 1:], c[:, 1:])
     psi = dihedral(n[:, :-1], ca[:, :-1], c[:, :-1], n[:, 1:])
-    strain = np.zeros(samples)
-    for index, letter in enumerate(sequence[1:-1], start=1):
+    phi = np.concatenate([np.full((samples, 1), phi_before), phi], axis=1)
+    psi = np.concatenate([psi, np.full((samples, 1), psi_after)], axis=1)
+    return phi, psi
+
+
+def _torsion_strain(sequence: str, phi: Array, psi: Array) -> Array:
+    """Summed negative log densities of phi and psi (samples, residues), 0 at the centre of the largest basin."""
+    strain = np.zeros(len(phi))
+    for index, letter in enumerate(sequence):
         basins = _basins(letter)
-        off_phi = (phi[:, index - 1, None] - basins[:, 0] + 180) % 360 - 180
+        off_phi = (phi[:, index, None] - basins[:, 0] + 180) % 360 - 180
         off_psi = (psi[:, index, None] - basins[:, 1] + 180) % 360 - 180
         density = (basins[:, 2] * np.exp(-(off_phi**2 + off_psi**2) / (2 * _BASIN_WIDTH**2))).sum(axis=1)
-        strain += np.log(basins[:, 2].max() + 0.003) - np.log(density + 0.003)
+        strain += np.nan_to_num(np.log(basins[:, 2].max() + 0.003) - np.log(density + 0.003))
     return strain
 
 
@@ -348,16 +385,17 @@ def _clash_kernel(loops: Array, environment: Array, radii: Array, own: Array) ->
         overlap = 0.0
         for residue in range(size):
             for atom in range(5):
-                x, y, z = (
-                    loops[sample, residue, atom, 0],
-                    loops[sample, residue, atom, 1],
-                    loops[sample, residue, atom, 2],
-                )
+                x = loops[sample, residue, atom, 0]
+                y = loops[sample, residue, atom, 1]
+                z = loops[sample, residue, atom, 2]
                 for index in range(environment.shape[0]):
-                    reach = own[atom] + radii[index]
+                    # Most atoms are far away: one coordinate tells.
                     dx = x - environment[index, 0]
+                    if abs(dx) > 3.5:
+                        continue
                     dy = y - environment[index, 1]
                     dz = z - environment[index, 2]
+                    reach = own[atom] + radii[index]
                     squared = dx * dx + dy * dy + dz * dz
                     if squared < reach * reach:
                         overlap += (reach - np.sqrt(squared)) ** 2

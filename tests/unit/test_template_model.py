@@ -1,0 +1,170 @@
+"""The template engine from inputs to files."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gemmi
+import pytest
+
+from snakefold.engines.base import ChainInputs, FoldTask
+from snakefold.engines.template import TemplateEngine
+from snakefold.errors import MemberError
+from snakefold.search.msa import search_msas
+from snakefold.structures.compare import compare
+from snakefold.structures.geometry import chain_breaks, find_clashes, wrong_chirality
+from snakefold.structures.io import read_chains, read_model
+from tests.unit.structure_helpers import MINI
+
+TRYPSIN = MINI / "targets" / "trypsin.cif.gz"
+UROKINASE = MINI / "templates" / "4zhl.cif.gz"
+DIMER = MINI / "targets" / "hiv_protease.cif.gz"
+DIMER_TEMPLATE = MINI / "templates" / "1hvr.cif.gz"
+INHIBITOR = MINI / "templates" / "5pti.cif.gz"
+
+
+def predict(folder: Path, sequences: list[str], template: Path, **parameters: object) -> dict[str, object]:
+    folder.mkdir(exist_ok=True)
+    chains = tuple(ChainInputs(sequence=sequence) for sequence in sequences)
+    outcome = TemplateEngine().predict(FoldTask(chains=chains, template=template, parameters=parameters), folder)
+    assert outcome.status == "done", outcome.reason
+    return json.loads((folder / "prediction.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trypsin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trypsin")
+    sequence = read_chains(TRYPSIN)[0].sequence
+    databases = {"proteins": MINI / "sequences" / "proteins.fasta.gz"}
+    search_msas({"query": sequence}, databases, scratch=folder, on_result=lambda *_: None)
+    chain = ChainInputs(sequence=sequence, msa=folder / "query" / "msa.a3m")
+    outcome = TemplateEngine().predict(FoldTask(chains=(chain,), template=UROKINASE), folder)
+    assert outcome.status == "done"
+    return folder
+
+
+def test_trypsin_on_urokinase_is_right_in_its_fold_and_sound(trypsin: Path) -> None:
+    model = read_model(trypsin / "model.cif")
+    scores = compare(model, TRYPSIN)
+    assert scores.tm_score > 0.90
+    assert scores.lddt_ca > 0.80
+    assert len(find_clashes(model)) <= 2
+    assert wrong_chirality(model) == []
+    assert chain_breaks(model) == []
+
+
+def test_the_files_say_what_the_model_is(trypsin: Path) -> None:
+    found = json.loads((trypsin / "prediction.json").read_text())
+    [model] = read_model(trypsin / "model.cif")
+    assert found["confidence_kind"] == "estimated lDDT"
+    assert found["ptm"] is None and found["iptm"] is None
+    [confidence] = found["confidence"]
+    assert [value is None for value in confidence] == [i not in model.atoms for i in range(len(model.sequence))]
+    known = [value for value in confidence if value is not None]
+    assert found["mean_confidence"] == pytest.approx(sum(known) / len(known), abs=0.01)
+    assert model.confidence == pytest.approx(confidence, abs=0.001)
+    [template] = found["templates"]
+    assert (template["entry"], template["chain"]) == ("given", "U")
+    assert 0.35 < template["identity"] < 0.5 and 0.8 < template["coverage"] <= 1
+    assert found["invented"][0] and all(0 <= a < b <= len(model.sequence) for a, b in found["invented"][0])
+    _, top, _, bottom = (trypsin / "alignment.fasta").read_text().split("\n")[:4]
+    assert len(top) == len(bottom)
+    assert top.replace("-", "") == model.sequence
+    assert bottom.replace("-", "") in read_chains(UROKINASE)[0].sequence
+
+
+def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from snakefold.engines.base import *\n"
+        "from snakefold.engines.template.model import predict\n"
+        "chain = ChainInputs(sequence=sys.argv[1]); Path(sys.argv[3]).mkdir()\n"
+        "predict(FoldTask(chains=(chain,), template=Path(sys.argv[2])), Path(sys.argv[3]))\n"
+    )
+    # Mutated and with a loop of another length, so that every stage has work to do.
+    sequence = read_chains(INHIBITOR)[0].sequence
+    sequence = (sequence[:24] + "GGSG" + sequence[26:]).replace("K", "M").replace("Y", "L")
+    digests = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        root = Path(__file__).parents[2]
+        subprocess.run([sys.executable, "-c", code, sequence, str(INHIBITOR), str(folder)], check=True, cwd=root)
+        digests.append({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())})
+    assert digests[0] == digests[1]
+    assert set(digests[0]) == {"model.cif", "prediction.json", "alignment.fasta"}
+
+
+def test_a_homodimer_comes_from_the_templates_assembly(tmp_path: Path) -> None:
+    sequence = read_chains(DIMER)[0].sequence
+    found = predict(tmp_path, [sequence, sequence], DIMER_TEMPLATE)
+    model = read_model(tmp_path / "model.cif")
+    scores = compare(model, DIMER)
+    assert scores.tm_score > 0.95
+    assert scores.dockq is not None and scores.dockq > 0.8
+    assert len(find_clashes(model)) <= 2
+    assert len(found["confidence"]) == 2  # type: ignore[arg-type]
+
+
+def test_unknown_residues_have_stand_ins_and_tails_are_cut_or_kept(tmp_path: Path) -> None:
+    core = read_chains(INHIBITOR)[0].sequence
+    sequence = "GSHMKLAEQK" * 2 + core[:9] + "X" + core[10:29] + "U" + core[30:]
+    cut = predict(tmp_path / "cut", [sequence], INHIBITOR)
+    kept = predict(tmp_path / "kept", [sequence], INHIBITOR, keep_tails=True)
+    [whole] = read_model(tmp_path / "kept" / "model.cif")
+    [part] = read_model(tmp_path / "cut" / "model.cif")
+    assert len(whole.atoms) == len(sequence)
+    assert kept["unmodelled"] == [[]]
+    [[[start, end]]] = cut["unmodelled"]  # type: ignore[misc]
+    assert start == 0 and 12 <= end <= 20
+    assert set(part.atoms) == set(range(end, len(sequence)))
+    assert (part.sequence[29], part.sequence[49]) == ("A", "C")
+    assert {"Chain A: U was modelled as C.", "Chain A: X was modelled as A."} <= set(cut["notes"])  # type: ignore[arg-type]
+    assert wrong_chirality([whole]) == [] and chain_breaks([whole]) == []
+
+
+def test_odd_entries_can_be_templates(tmp_path: Path) -> None:
+    """Selenomethionine, insertion codes, alternate conformations, a second model, a missing atom, a long chain name."""
+    structure = gemmi.read_structure(str(INHIBITOR))
+    structure.setup_entities()
+    chain = structure[0][0]
+    sequence = read_chains(INHIBITOR)[0].sequence
+    chain.name = "Heavy"
+    methionine = next(residue for residue in chain if residue.name == "MET")
+    methionine.name = "MSE"
+    sulphur = methionine["SD"][0]
+    sulphur.name, sulphur.element = "SE", gemmi.Element("Se")
+    chain[20].seqid = gemmi.SeqId(20, "A")
+    for atom in list(chain[15]):
+        atom.altloc = "A"
+        atom.occ = 0.6
+        other = atom.clone()
+        other.altloc, other.occ = "B", 0.4
+        other.pos = gemmi.Position(other.pos.x + 1, other.pos.y, other.pos.z)
+        chain[15].add_atom(other)
+    chain[30].remove_atom("O", "\0")
+    structure.add_model(structure[0].clone())
+    structure.renumber_models()
+    path = tmp_path / "odd.cif"
+    structure.make_mmcif_document().write_file(str(path))
+    found = predict(tmp_path / "odd", [sequence], path)
+    [model] = read_model(tmp_path / "odd" / "model.cif")
+    assert found["templates"][0]["chain"] == "Heavy"  # type: ignore[index]
+    assert set(model.atoms) == set(range(len(sequence)))
+    assert compare([model], INHIBITOR).lddt > 0.9
+
+
+def test_a_chain_without_a_template_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "hits.json").write_text('{"hits": []}')
+    task = FoldTask(chains=(ChainInputs(sequence="MQIFVKTLTGKTITLEVEPSDTIENVKAK", templates=tmp_path),))
+    outcome = TemplateEngine().predict(task, tmp_path / "out")
+    assert (outcome.status, outcome.kind) == ("skipped", "no_template")
+    assert outcome.reason == "no template found for chain 1 (29 residues)"
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_parameter_is_an_error(tmp_path: Path) -> None:
+    task = FoldTask(chains=(ChainInputs(sequence="A" * 30),), parameters={"kep_tails": True})
+    with pytest.raises(MemberError, match="kep_tails") as error:
+        TemplateEngine().predict(task, tmp_path)
+    assert error.value.kind == "bad_parameter"
