@@ -14,7 +14,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run  ## fold the shipped example: results/ and results/report/index.html
-	$(BIN)/snakemake --cores $(CORES) --quiet rules host reason progress $(ARGS)
+	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet all $(ARGS)
 
 test: system-deps .venv/dev lint  ## all tests that need no account
 	$(BIN)/pytest $(ARGS)
@@ -35,7 +35,7 @@ format: .venv/dev  ## rewrite the code in the project's style
 	$(BIN)/snakefmt Snakefile rules
 
 bench: .venv/dev  ## measure: searches, dry runs, a second run (prints ratios)
-	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in dry_run search relax; do echo "== $$script"; $(BIN)/python -m bench.$$script || exit 1; done
 
 lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes (needs uv)
 	uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -529,7 +529,7 @@ def _batch(
     """A batch of members (length, name, seconds), named by the digest of its identity."""
     ordered = sorted(members)
     return Batch(
-        id=sha256_of_json({"step": step, "engine": engine, **identity})[:12],
+        id=sha256_of_json({"receipt": versions.RECEIPT, "step": step, "engine": engine, **identity})[:12],
         step=step,
         engine=engine,
         members=tuple(name for _, name, _ in ordered),

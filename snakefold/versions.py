@@ -5,6 +5,8 @@ results are neither taken for new ones nor kept as finished. tests/e2e/test_exam
 the version did not.
 """
 
+RECEIPT = "1"
+"""The form of receipts: a new one names new batches, so that receipts of an older snakefold are not read."""
 SEARCH_MSA = "1"
 SEARCH_TEMPLATES = "1"
 RELAX = "1"
