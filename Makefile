@@ -14,7 +14,9 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run  ## fold the shipped example: results/ and results/report/index.html
-	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet all $(ARGS)
+	@# Snakemake's remarks on its scheduling stay out of sight; its errors do not (`--quiet all` would hide them).
+	@$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet rules host reason progress $(ARGS) \
+		2> >(grep --line-buffered -vE '^(Select jobs to execute|Execute [0-9]+ jobs|Assuming unrestricted|Using shell|Conda env|$$)' >&2)
 
 test: system-deps .venv/dev lint  ## all tests that need no account
 	$(BIN)/pytest $(ARGS)
