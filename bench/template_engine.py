@@ -55,18 +55,7 @@ PAIRS = (
 FAMILIES = {
     "lysozyme": ("133l", "1aki", "1hml"),
     "protease": ("1gbt", "4zhl"),
-    "globin": (
-        "d1b0ba_",
-        "d1cg5a_",
-        "d1ecaa_",
-        "d1hlba_",
-        "d1itha_",
-        "d2gdma_",
-        "d2nrla_",
-        "d2w72b_",
-        "d3boma_",
-        "d3g46a_",
-    ),
+    "globin": ("d1cg5a_", "d1ecaa_", "d1itha_", "d2gdma_", "d2w72b_", "d3boma_"),
 }
 
 

@@ -64,13 +64,26 @@ def test_domains_in_order_are_merged_and_others_are_not() -> None:
     assert merged.template.tolist() == [110, 111, 150, 151]
 
 
-def test_ends_are_extended_to_eight_residues_or_the_end_of_the_coordinates() -> None:
+def test_ends_are_extended_by_five_residues_or_to_the_end_of_the_coordinates() -> None:
     alignment = Alignment.from_pairs([(12, 20, 0.9), (13, 21, 0.9)])
-    extended = extend_ends(alignment, 16, [*range(5, 40)])
-    assert extended.target.tolist() == list(range(4, 16))
-    assert extended.template.tolist() == list(range(12, 24))
+    extended = extend_ends(alignment, "A" * 16, "W" * 40, range(5, 40))
+    assert extended.target.tolist() == list(range(7, 16))
+    assert extended.template.tolist() == list(range(15, 24))
     assert extended.posterior[0] < 0.5
-    assert extend_ends(alignment, 16, [20, 21, 22]).target.tolist() == [12, 13, 14]
+    assert extend_ends(alignment, "A" * 16, "W" * 40, [20, 21, 22]).target.tolist() == [12, 13, 14]
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_conserved_segment_beyond_a_gap_joins_the_alignment(at_start: bool) -> None:
+    block, segment = "CGGSLISPCWVI", "IVGGWKCEKHS"
+    # The template has five residues more between the two.
+    target = segment + block if at_start else block + segment
+    template = segment + "NDNDN" + block if at_start else block + "NDNDN" + segment
+    start, shift = (len(segment), 5) if at_start else (0, 0)
+    pairs = [(i, i + shift, 0.9) for i in range(start, start + len(block))]
+    extended = extend_ends(Alignment.from_pairs(pairs), target, template, range(len(template)))
+    assert len(extended) == len(target)
+    assert all(target[i] == template[j] for i, j in zip(extended.target, extended.template, strict=True))
 
 
 def test_a_profile_has_a_state_for_each_residue_of_the_query(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ class TemplateEngine:
 
     def seconds(self, residues: int) -> float:
         """Estimated seconds for one target of so many residues, on one core."""
-        return 2 + 0.15 * residues
+        return 3 + 0.03 * residues
 
     def memory_mb(self, residues: int) -> int:
         """Estimated peak memory in MB for one target of so many residues."""
-        return 400 + residues
+        return 300 + residues // 3
 
     def predict(self, task: FoldTask, folder: Path) -> Outcome:
         """Model one target on its best template."""

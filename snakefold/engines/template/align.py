@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from Bio.Align import substitution_matrices
 from numpy.typing import NDArray
 from pyhmmer import easel, plan7
 
@@ -12,7 +14,10 @@ from snakefold.engines.template.building import standard_letter
 from snakefold.errors import MemberError
 
 _EXTENSION_POSTERIOR = 0.3
-_MAX_EXTENSION = 8
+_MAX_EXTENSION = 5
+_EXTENSION_SPAN = 60
+_LEAST_EXTENSION_SCORE = 4.0
+_GAP_OPEN, _GAP_EXTEND = 9.0, 0.5
 # hmmsearch rounds posteriors to one character: 0 is 0-5 %, 1 is 5-15 %, ... 9 is 85-95 %, * is 95-100 %.
 _POSTERIOR_OF = {"*": 0.975, "0": 0.025} | {str(digit): digit / 10 for digit in range(1, 10)}
 
@@ -141,17 +146,66 @@ def merge(domains: Iterable[Sequence[Sequence[float]]]) -> Alignment:
     return Alignment.from_pairs(taken)
 
 
-def extend_ends(alignment: Alignment, target_length: int, observed: Iterable[int]) -> Alignment:
-    """Continue both ends without gaps, by up to eight residues, where the template has coordinates.
+def extend_ends(alignment: Alignment, target: str, template: str, observed: Iterable[int]) -> Alignment:
+    """Continue both ends, as far as sequence similarity carries, then without gaps by up to five residues.
 
-    A local alignment stops where the score sinks, which in a homologue is often some residues before the fold ends.
+    A local alignment stops where its score sinks, which in homologues is often before the fold ends, and before a gap
+    that a few conserved residues beyond it do not pay for. Here they need only outweigh the gap (BLOSUM62, 9 to open,
+    0.5 to extend): a second similar segment at the right end of the right chain is not there by chance. Pairs without
+    coordinates (`observed`: template indices that have them) end the extension without gaps.
     """
     present = set(observed)
     pairs = list(zip(alignment.target.tolist(), alignment.template.tolist(), alignment.posterior.tolist(), strict=True))
-    for (target, template, _), step in ((pairs[0], -1), (pairs[-1], 1)):
+    first, last = pairs[0], pairs[-1]
+    before = _similar_pairs(target[: first[0]][::-1], template[: first[1]][::-1])
+    after = _similar_pairs(target[last[0] + 1 :], template[last[1] + 1 :])
+    pairs += [(first[0] - 1 - i, first[1] - 1 - j, _EXTENSION_POSTERIOR) for i, j in before]
+    pairs += [(last[0] + 1 + i, last[1] + 1 + j, _EXTENSION_POSTERIOR) for i, j in after]
+    pairs.sort()
+    for (there, index, _), step in ((pairs[0], -1), (pairs[-1], 1)):
         for shift in range(1, _MAX_EXTENSION + 1):
-            there = target + step * shift
-            if not 0 <= there < target_length or template + step * shift not in present:
+            if not 0 <= there + step * shift < len(target) or index + step * shift not in present:
                 break
-            pairs.append((there, template + step * shift, _EXTENSION_POSTERIOR))
+            pairs.append((there + step * shift, index + step * shift, _EXTENSION_POSTERIOR / 2))
     return Alignment.from_pairs(pairs)
+
+
+def _similar_pairs(target: str, template: str) -> list[tuple[int, int]]:
+    """Pairs of the best alignment that starts at the beginning of both sequences and ends anywhere.
+
+    Empty if it scores too little. O. Gotoh, J. Mol. Biol. 162 (1982), 705.
+    """
+    target, template = target[:_EXTENSION_SPAN], template[:_EXTENSION_SPAN]
+    matrix: Any = substitution_matrices.load("BLOSUM62")
+    rows, columns = len(target) + 1, len(template) + 1
+    # Three layers: ending in a pair, in a gap of the template, in a gap of the target.
+    scores = np.full((3, rows, columns), -np.inf)
+    origin = np.zeros((3, rows, columns), dtype=np.int64)
+    scores[0, 0, 0] = 0.0
+    for i in range(rows):
+        for j in range(columns):
+            if i and j:
+                previous = scores[:, i - 1, j - 1]
+                origin[0, i, j] = previous.argmax()
+                scores[0, i, j] = (
+                    previous.max() + matrix[standard_letter(target[i - 1]), standard_letter(template[j - 1])]
+                )
+            for layer, (row, column) in ((1, (i - 1, j)), (2, (i, j - 1))):
+                if row < 0 or column < 0:
+                    continue
+                costs = np.where(np.arange(3) == layer, _GAP_EXTEND, _GAP_OPEN)
+                previous = scores[:, row, column] - costs
+                origin[layer, i, j] = previous.argmax()
+                scores[layer, i, j] = previous.max()
+    i, j = (int(index) for index in np.unravel_index(scores[0].argmax(), (rows, columns)))
+    if scores[0, i, j] < _LEAST_EXTENSION_SCORE:
+        return []
+    pairs: list[tuple[int, int]] = []
+    layer = 0
+    while i or j:
+        came_from = int(origin[layer, i, j])
+        if layer == 0:
+            pairs.append((i - 1, j - 1))
+        i, j = i - (layer != 2), j - (layer != 1)
+        layer = came_from
+    return pairs

@@ -263,7 +263,7 @@ def _options(
         hit = replace(hit, chain=chain.copy_of or chain.name)
         observed = [index for index, atoms in chain.residues.items() if {"N", "CA", "C"} <= set(atoms)]
         if sum(index in chain.residues for index in hit.alignment.template) >= _MIN_ALIGNED:
-            alignment = extend_ends(hit.alignment, len(sequence), observed)
+            alignment = extend_ends(hit.alignment, sequence, chain.sequence, observed)
             options.append(ChainTemplate(hit=hit, chain=chain, alignment=alignment))
     return options
 
