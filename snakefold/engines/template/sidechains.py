@@ -34,14 +34,16 @@ _CHI1_STEPS = (0.0, -12.0, 12.0)
 _CONTACT_REACH = 6.0
 
 # Energies are in units of kT. The template's conformation is favoured, not forced: what it cannot fit gives way.
-_COPY_BONUS = 6.0
-_SIMILAR_BONUS = 3.0
-_CHI1_BONUS = 2.5
+_COPY_BONUS = 12.0
+_SIMILAR_BONUS = 5.0
+_CHI1_BONUS = 3.5
 _CHI1_WINDOW = 40.0
 _STEP_PENALTY = 0.3
-_ROTAMER_WEIGHT = 1.0
+_ROTAMER_WEIGHT = 1.8
 
-_RADII = {"C": 1.85, "N": 1.60, "O": 1.50, "S": 1.90}
+# Contact radii in angstrom. They are smaller than van der Waals radii, because rotamers and backbones are off by some
+# tenths of an angstrom, which the minimisation then mends: with full radii the right rotamer would often be refused.
+_RADII = {"C": 1.68, "N": 1.50, "O": 1.40, "S": 1.80}
 
 # Residues whose side chains run alike as far as they both go.
 _ALIKE = ("FY", "DN", "EQ", "EQKRM", "VI", "IT", "VT", "SC", "ST", "LM", "DE", "HFY")
