@@ -31,9 +31,9 @@ def features(backbone: Backbone, template: ChainTemplate, surroundings: Array) -
     posterior: of the aligned pair, 0 where the backbone was built. local identity: the fraction of equal pairs among
     residues up to 5 away, 0 where built. identity: of the whole alignment; at most 0.5 where built, because however
     near the template is, it says nothing of a loop that it lacks. support: distance along the chain to the nearest
-    built or missing residue, 1 at 8 and beyond. burial: CA atoms of the whole model (`surroundings`, (atoms, 3)) within 10 A,
-    1 at 20 and beyond. built: 1 where the backbone is not the template's. inside built: distance into such a stretch, 1
-    at 8 and beyond.
+    built or missing residue, 1 at 8 and beyond. burial: CA atoms of the whole model (`surroundings`, (atoms, 3)) within
+    10 A, 1 at 20 and beyond. built: 1 where the backbone is not the template's. inside built: distance into such a
+    stretch, 1 at 8 and beyond.
     """
     count = len(backbone.sequence)
     copied = backbone.template_index >= 0

@@ -104,6 +104,8 @@ def build_model(
             raise MemberError(
                 "too_little_template", f"fewer than {_FEWEST_RESIDUES} residues of chain {number} have a template"
             )
+    # Random generators take 32 bits, of which the side chains' restarts use a few more.
+    seed %= 2**31
     close_gaps(backbones, seed)
     if keep_tails:
         grow_tails(backbones, seed)
