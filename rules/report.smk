@@ -1,8 +1,6 @@
 rule score:
     """Write the folder of one prediction: status, structures, confidence and scores."""
     input:
-        msas=FOLDING.msas_of_target,
-        templates=FOLDING.templates_of_target,
         models=FOLDING.models_of_target,
         relaxed=FOLDING.relaxed_of_target,
         reference=FOLDING.reference_of_target,
@@ -19,7 +17,6 @@ rule score:
         runtime=10,
     shell:
         "python -m snakefold score {wildcards.engine} {wildcards.target}"
-        " --msas {input.msas:q} --templates {input.templates:q}"
         " --models {input.models:q} --relaxed {input.relaxed:q}"
         " --folder {output.folder:q} --log {log:q}"
 
@@ -74,9 +71,9 @@ rule conclude:
         outcome="<results>/outcome.json",
     log:
         "<logs>/conclude.log",
+    localrule: True
     conda:
         "../envs/snakefold.yaml"
-    localrule: True
     resources:
         mem_mb=500,
         runtime=10,

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ LOG_LINES = 20
 class MemberReceipt:
     """How one member ended, and where its files are: what the next step and `score` need to know.
 
-    `step` is the step in which the member ended: for a failure that was handed on, the step that failed.
+    `step` is the step in which the member ended: for a failure that was handed on, the step that failed. `inputs` are
+    the digests of what its result was computed from, by the names that its action gives them.
     """
 
     step: str
@@ -45,15 +46,14 @@ class MemberReceipt:
     kind: str | None = None
     reason: str | None = None
     key: str | None = None
-    files: Mapping[str, str]
-    facts: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     log: Sequence[str] = ()
 
     def handed_on(self) -> "MemberReceipt":
         """The same end, as the next step's receipt states it: nothing was computed there."""
-        return MemberReceipt(
-            step=self.step, status=self.status, kind=self.kind, reason=self.reason, files={}, facts={}, log=self.log
-        )
+        return MemberReceipt(step=self.step, status=self.status, kind=self.kind, reason=self.reason, log=self.log)
 
 
 def read_receipt(path: Path) -> dict[str, MemberReceipt]:
@@ -62,7 +62,7 @@ def read_receipt(path: Path) -> dict[str, MemberReceipt]:
 
 
 def read_databases(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """The databases that the batches of these receipts read (name, version, licence, digest), each once."""
+    """The databases (name, version, licence, digest) behind the results of these receipts, each once."""
     found = {each["name"]: each for path in paths for each in read_json(path)["databases"]}
     return [found[name] for name in sorted(found)]
 
@@ -89,7 +89,7 @@ class BatchRun:
         store: Store,
         *,
         engine: str | None = None,
-        databases: Sequence[Mapping[str, str]] = (),
+        databases: Sequence[Mapping[str, Any]] = (),
         reuse: bool,
         progress: Progress,
     ) -> None:
@@ -119,7 +119,7 @@ class BatchRun:
 
     def skip(self, member: str, kind: str, reason: str) -> None:
         """End a member to which this step does not apply."""
-        skipped = MemberReceipt(step=self.step, status="skipped", kind=kind, reason=reason, files={}, facts={})
+        skipped = MemberReceipt(step=self.step, status="skipped", kind=kind, reason=reason)
         self._end(member, skipped, f"skipped: {reason}")
 
     def find_stored(self, actions: Mapping[str, Action]) -> dict[str, Action]:
@@ -155,9 +155,7 @@ class BatchRun:
 
     def fail(self, member: str, kind: str, reason: str, log: Sequence[str] = ()) -> None:
         """End a member as failed; the others go on."""
-        failed = MemberReceipt(
-            step=self.step, status="failed", kind=kind, reason=reason, files={}, facts={}, log=tuple(log)[-LOG_LINES:]
-        )
+        failed = MemberReceipt(step=self.step, status="failed", kind=kind, reason=reason, log=tuple(log)[-LOG_LINES:])
         self._computed += 1
         self._end(member, failed, f"FAILED ({kind}): {reason}")
 
@@ -169,6 +167,7 @@ class BatchRun:
             kind=outcome.kind,
             reason=outcome.reason,
             key=action.key,
+            inputs=action.inputs,
             files=record.files,
             facts=outcome.facts,
         )

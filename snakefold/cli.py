@@ -107,14 +107,14 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--database", type=Path, required=True, metavar="MANIFEST")
     parser.add_argument("--msas", type=Path, required=True, metavar="RECEIPT")
     parser = batch_step("fold", _fold, "models of the targets of one batch", engine=True)
-    _add_searches(parser)
+    parser.add_argument("--msas", type=Path, nargs="*", required=True, metavar="RECEIPT")
+    parser.add_argument("--templates", type=Path, nargs="*", required=True, metavar="RECEIPT")
     parser = batch_step("relax", _relax, "relaxed models of one batch", engine=True)
     parser.add_argument("--models", type=Path, required=True, metavar="RECEIPT")
 
     parser = step("score", _score, "the folder of one prediction")
     parser.add_argument("engine")
     parser.add_argument("target")
-    _add_searches(parser)
     parser.add_argument("--models", type=Path, required=True, metavar="RECEIPT")
     parser.add_argument("--relaxed", type=Path, required=True, metavar="RECEIPT")
     parser.add_argument("--folder", type=Path, required=True)
@@ -126,11 +126,6 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--folder", type=Path, required=True)
     parser = step("conclude", _conclude, "state how the run ended; exit code 1 if a target failed")
     parser.add_argument("--outcome", type=Path, required=True)
-
-
-def _add_searches(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--msas", type=Path, nargs="*", required=True, metavar="RECEIPT")
-    parser.add_argument("--templates", type=Path, nargs="*", required=True, metavar="RECEIPT")
 
 
 # Heavy modules are imported by the command that needs them: `snakefold check` answers at once.
@@ -270,8 +265,6 @@ def _score(options: argparse.Namespace) -> None:
         _job(options),
         options.engine,
         options.target,
-        msas=options.msas,
-        templates=options.templates,
         models=options.models,
         relaxed=options.relaxed,
         folder=options.folder,

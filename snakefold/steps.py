@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from snakefold import __version__, versions
 from snakefold.batch import (
@@ -35,6 +36,9 @@ from snakefold.sheet import Target, refusal
 from snakefold.store import Action, Store, open_store
 from snakefold.workflow import Folding
 
+if TYPE_CHECKING:
+    from snakefold.score import Prediction
+
 Receipts = Mapping[str, MemberReceipt]
 
 
@@ -55,7 +59,7 @@ class Job:
         members: Sequence[str],
         *,
         engine: str | None = None,
-        databases: Sequence[Manifest] = (),
+        databases: Sequence[Mapping[str, str]] = (),
     ) -> Iterator[BatchRun]:
         """Work on one batch: its progress and its scratch folder end with the block."""
         title = " ".join(filter(None, (step, engine, batch)))
@@ -67,10 +71,7 @@ class Job:
                 members,
                 self.store,
                 engine=engine,
-                databases=[
-                    {"name": each.name, "version": each.version, "licence": each.licence, "digest": each.digest}
-                    for each in databases
-                ],
+                databases=databases,
                 reuse=self.folding.config.reuse,
                 progress=progress,
             ) as run,
@@ -91,7 +92,7 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
     config = job.folding.config.search
     databases = [read_manifest(path) for path in manifests]
     chains = {member: job.folding.plan.chain(member) for member in job.folding.plan.search(batch).members}
-    with job.batch("search_msa", batch, list(chains), databases=databases) as run:
+    with job.batch("search_msa", batch, list(chains), databases=_named(databases)) as run:
         actions = {
             member: Action(
                 step="search_msa",
@@ -151,6 +152,13 @@ def _digests(databases: Sequence[Manifest]) -> dict[str, str]:
     return {database.name: database.digest for database in databases}
 
 
+def _named(databases: Sequence[Manifest]) -> list[dict[str, str]]:
+    return [
+        {"name": each.name, "version": each.version, "licence": each.licence, "digest": each.digest}
+        for each in databases
+    ]
+
+
 def _fasta_of(database: Manifest, path: Path) -> Path:
     """The sequences of a database: the one FASTA file beside its manifest."""
     endings = (".fasta", ".fasta.gz", ".fa", ".fa.gz")
@@ -168,7 +176,7 @@ def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: 
     database = read_manifest(manifest)
     found = read_receipt(msas)
     members = job.folding.plan.template_search(batch).members
-    with job.batch("search_templates", batch, members, databases=[database]) as run:
+    with job.batch("search_templates", batch, members, databases=_named([database])) as run:
         ready = _hand_on(run, {member: found[member] for member in members})
         actions = {
             member: Action(
@@ -239,7 +247,7 @@ def fold(
     found_msas, found_templates = _read_receipts(msas), _read_receipts(templates)
     parameters = job.folding.config.parameters_of_engine(engine)
     targets = {member: job.folding.plan.target(member) for member in job.folding.plan.fold(engine, batch).members}
-    with job.batch("fold", batch, list(targets), engine=engine) as run:
+    with job.batch("fold", batch, list(targets), engine=engine, databases=read_databases([*msas, *templates])) as run:
         actions = {}
         for member, target in targets.items():
             refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
@@ -344,34 +352,19 @@ def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, thr
         run.write_receipt(receipt)
 
 
-def score(
-    job: Job,
-    engine: str,
-    target_id: str,
-    *,
-    msas: Sequence[Path],
-    templates: Sequence[Path],
-    models: Path,
-    relaxed: Path,
-    folder: Path,
-) -> None:
+def score(job: Job, engine: str, target_id: str, *, models: Path, relaxed: Path, folder: Path) -> None:
     """Write the folder of one prediction, whole or not at all, whether it succeeded or not."""
-    from snakefold.score import write_status
+    from snakefold.score import score_prediction, write_status
 
-    target = job.folding.plan.target(target_id)
     model = read_receipt(models)[target_id]
     partial_folder = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir(parents=True)
     if model.status == "done":
-        ends = _Ends(
-            msas=_read_receipts(msas),
-            templates=_read_receipts(templates),
-            model=model,
-            relaxed=read_receipt(relaxed)[target_id],
-            databases=read_databases([*msas, *templates]),
-        )
-        _score_model(job, engine, target, ends, partial_folder)
+        with TemporaryDirectory(prefix="snakefold-score-") as scratch:
+            relaxation = read_receipt(relaxed)[target_id]
+            prediction = _prediction(job, engine, target_id, model, relaxation, Path(scratch), read_databases([models]))
+            score_prediction(prediction, partial_folder)
     else:
         write_status(
             partial_folder,
@@ -387,66 +380,65 @@ def score(
     partial_folder.rename(folder)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ends:
-    """How the steps before ended, for one prediction."""
+def _prediction(
+    job: Job,
+    engine: str,
+    target_id: str,
+    model: MemberReceipt,
+    relaxed: MemberReceipt,
+    scratch: Path,
+    databases: Sequence[Mapping[str, str]],
+) -> "Prediction":
+    """Bring together in `scratch` what the steps made of one target. What the fold read is named by its receipt."""
+    from snakefold.score import Prediction
 
-    msas: Receipts
-    templates: Receipts
-    model: MemberReceipt
-    relaxed: MemberReceipt
-    databases: Sequence[Mapping[str, str]]
+    target = job.folding.plan.target(target_id)
+    made = fetch_files(job.store, model, scratch / "model")
 
+    def made_by_engine(name: str) -> Path | None:
+        return made / name if (made / name).exists() else None
 
-def _score_model(job: Job, engine: str, target: Target, ends: _Ends, folder: Path) -> None:
-    from tempfile import TemporaryDirectory
+    def read_by_engine(name: str) -> Path | None:
+        if name not in model.inputs:
+            return None
+        path = scratch / "inputs" / name
+        if not path.exists():
+            job.store.fetch(model.inputs[name], path)
+        return path
 
-    from snakefold.score import Prediction, score_prediction
-
-    with TemporaryDirectory(prefix="snakefold-score-") as name:
-        scratch = Path(name)
-        made = fetch_files(job.store, ends.model, scratch / "model")
-        prediction: dict[str, Any] = read_json(made / "prediction.json")
-        entries = {f"{template['entry']}.cif.gz" for template in prediction["templates"]}
-        used: dict[str, Path] = {}
-        for chain in target.chains:
-            for file, digest in ends.templates[chain.search_id].files.items():
-                if file in entries and file not in used:
-                    used[file] = scratch / "templates" / file
-                    job.store.fetch(digest, used[file])
-        msa_paths = {
-            chain.id: fetch_files(job.store, ends.msas[chain.search_id], scratch / "msa" / chain.search_id)
-            for chain in target.chains
-        }
-        if ends.relaxed.status == "done":
-            relaxation = fetch_files(job.store, ends.relaxed, scratch / "relaxed")
-            relaxed_model, relax_facts = relaxation / "relaxed.cif", read_json(relaxation / "relax.json")
-        else:  # the model stands without relaxation, and says so
-            relaxed_model, relax_facts = None, {"relaxed": False, "reason": ends.relaxed.reason}
-        optional = {key: made / key if (made / key).exists() else None for key in ("alignment.fasta", "pae.json")}
-        score_prediction(
-            Prediction(
-                target_id=target.id,
-                sequences=tuple(chain.sequence for chain in target.chains),
-                chain_ids=tuple(chain.id for chain in target.chains),
-                engine=engine,
-                seed=target.seed,
-                reference=target.reference,
-                reference_name=None if target.reference is None else target.reference.name,
-                model=made / "model.cif",
-                prediction=prediction,
-                relaxed=relaxed_model,
-                relax=relax_facts,
-                msas=tuple(msa_paths[chain.id] / "msa.a3m" for chain in target.chains),
-                msa_facts=tuple(read_json(msa_paths[chain.id] / "msa.json") for chain in target.chains),
-                alignment=optional["alignment.fasta"],
-                pae=optional["pae.json"],
-                templates=tuple(used[file] for file in sorted(used)),
-                software=_software(engine),
-                databases=ends.databases,
-            ),
-            folder,
-        )
+    prediction = read_json(made / "prediction.json")
+    numbers = range(len(target.chains))
+    used: dict[str, Path] = {}
+    for number, template in enumerate(prediction["templates"]):
+        entry = read_by_engine(f"{number}/templates/{template['entry']}.cif.gz")
+        if entry is not None:
+            used.setdefault(entry.name, entry)
+    msa_facts = [read_by_engine(f"{number}/msa/msa.json") for number in numbers]
+    if relaxed.status == "done":
+        relaxation = fetch_files(job.store, relaxed, scratch / "relaxed")
+        relaxed_model, relax_facts = relaxation / "relaxed.cif", read_json(relaxation / "relax.json")
+    else:  # the model stands without relaxation, and says so
+        relaxed_model, relax_facts = None, {"relaxed": False, "reason": relaxed.reason}
+    return Prediction(
+        target_id=target.id,
+        sequences=tuple(chain.sequence for chain in target.chains),
+        chain_ids=tuple(chain.id for chain in target.chains),
+        engine=engine,
+        seed=target.seed,
+        reference=target.reference,
+        reference_name=None if target.reference is None else target.reference.name,
+        model=made / "model.cif",
+        prediction=prediction,
+        relaxed=relaxed_model,
+        relax=relax_facts,
+        msas=tuple(read_by_engine(f"{number}/msa/msa.a3m") for number in numbers),
+        msa_facts=tuple(None if path is None else read_json(path) for path in msa_facts),
+        alignment=made_by_engine("alignment.fasta"),
+        pae=made_by_engine("pae.json"),
+        templates=tuple(used[name] for name in sorted(used)),
+        software=_software(engine),
+        databases=databases,
+    )
 
 
 def _software(engine: str) -> dict[str, str]:

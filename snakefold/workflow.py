@@ -7,7 +7,7 @@ clock or the network, so that a worker which parses the workflow again finds the
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,28 +157,6 @@ class Folding:
         return planning.relax_minutes(self._relaxation(wildcards), threads) * SLACK * attempt
 
     # Predictions
-
-    def msas_of_target(self, wildcards: Any) -> list[str]:
-        """Receipts with the MSAs of a prediction."""
-        return self._receipts_of_target("search_msa", wildcards, self.plan.searches_of_fold, self.plan.search_of)
-
-    def templates_of_target(self, wildcards: Any) -> list[str]:
-        """Receipts with the template hits of a prediction."""
-        return self._receipts_of_target(
-            "search_templates", wildcards, self.plan.template_searches_of_fold, self.plan.template_search_of
-        )
-
-    def _receipts_of_target(
-        self,
-        step: str,
-        wildcards: Any,
-        read_by_fold: Callable[[str, str], tuple[str, ...]],
-        batch_of: Callable[[str], Batch],
-    ) -> list[str]:
-        if not read_by_fold(wildcards.engine, self.plan.fold_of(wildcards.engine, wildcards.target).id):
-            return []  # the engine reads no such receipt
-        chains = self.plan.target(wildcards.target).chains
-        return sorted({self._search_receipt(step, batch_of(chain.search_id).id) for chain in chains})
 
     def models_of_target(self, wildcards: Any) -> str:
         """Receipt with the model of a prediction."""
