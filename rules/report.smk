@@ -1,9 +1,7 @@
 rule score:
     """Write the folder of one prediction: status, structures, confidence and scores."""
     input:
-        models=FOLDING.models_of_target,
-        relaxed=FOLDING.relaxed_of_target,
-        reference=FOLDING.reference_of_target,
+        unpack(FOLDING.inputs_of_score),
     output:
         folder=directory("<results>/{target}/{engine}"),
     log:

@@ -158,20 +158,21 @@ class Folding:
 
     # Predictions
 
-    def models_of_target(self, wildcards: Any) -> str:
-        """Receipt with the model of a prediction."""
-        batch = self.plan.fold_of(wildcards.engine, wildcards.target)
-        return f"{self.config.work}/fold/{wildcards.engine}/{batch.id}.json"
+    def inputs_of_score(self, wildcards: Any) -> dict[str, str | list[str]]:
+        """Receipts with the model and the relaxed model of a prediction, and the reference if the sheet names one.
 
-    def relaxed_of_target(self, wildcards: Any) -> str:
-        """Receipt with the relaxed model of a prediction."""
-        batch = self.plan.relaxation_of(wildcards.engine, wildcards.target)
-        return f"{self.config.work}/relax/{wildcards.engine}/{batch.id}.json"
-
-    def reference_of_target(self, wildcards: Any) -> list[str]:
-        """The experimental structure of a target, if the sheet names one."""
-        reference = self.plan.target(wildcards.target).reference
-        return [str(reference)] if reference is not None else []
+        One function for all of them: a run has as many of these jobs as targets, and Snakemake spends a tenth of a
+        large dry run on inspecting input functions.
+        """
+        engine, target = wildcards.engine, wildcards.target
+        fold = self.plan.fold_of(engine, target).id
+        relaxation = self.plan.relaxation_of(engine, target).id
+        reference = self.plan.target(target).reference
+        return {
+            "models": f"{self.config.work}/fold/{engine}/{fold}.json",
+            "relaxed": f"{self.config.work}/relax/{engine}/{relaxation}.json",
+            "reference": [str(reference)] if reference is not None else [],
+        }
 
     def predictions(self, _: Any) -> list[str]:
         """Folders of all predictions, in the order of the sheet."""
