@@ -22,9 +22,9 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class ChainInputs:
-    """What is known of one chain of a target: its sequence, its MSA (A3M, query first), the folder of its template hits.
+    """What is known of one chain of a target: its sequence, its MSA (A3M, query first), and its template hits.
 
-    The folder holds `hits.json` and the entries that it names (see docs/architecture.md).
+    `templates` is a folder that holds `hits.json` and the entries that it names (see docs/architecture.md).
     """
 
     sequence: str

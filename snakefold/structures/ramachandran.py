@@ -3,9 +3,9 @@
 The classes and thresholds are MolProbity's: favoured holds 98 % of the well-ordered residues of known structures;
 outliers are the last 0.05 % (general), 0.2 % (cis-proline) or 0.1 % (the others). The contours are published by Lovell
 et al. (2003) Proteins 50, 437-450, and, from the Top8000 set, by Williams et al. (2018) Protein Sci. 27, 293-315. Their
-grids (Richardson laboratory, CC BY 4.0) are megabytes, so the outlines below were drawn by hand along their contours. They sort 94 %
-(glycine) to 99 % (proline) of the plot's area as the Top8000 grids do and differ by a few degrees along borders: counts
-of one model can be off by a residue or two. It tells a sound backbone from a bad one, no more.
+grids (Richardson laboratory, CC BY 4.0) are megabytes, so the outlines below were drawn by hand along their contours.
+They sort 94 % (glycine) to 99 % (proline) of the plot's area as the grids do and differ by a few degrees along borders:
+counts of one model can be off by a residue or two. It tells a sound backbone from a bad one, no more.
 """
 
 from collections.abc import Sequence

@@ -22,9 +22,7 @@ def found(finished: Clone) -> dict[str, Any]:
 @pytest.mark.parametrize("step", STEP_VERSIONS)
 def test_results_are_those_of_the_steps_version(found: dict[str, Any], step: str) -> None:
     golden = json.loads(GOLDEN.read_text())[step]
-    assert golden["version"] == STEP_VERSIONS[step], (
-        "new version: python -m tests.e2e.golden"
-    )
+    assert golden["version"] == STEP_VERSIONS[step], "new version: python -m tests.e2e.golden"
     assert found[step]["members"].keys() == golden["members"].keys()
     for name, expected in golden["members"].items():
         member = dict(found[step]["members"][name])
