@@ -63,6 +63,7 @@ rule conclude:
     """State how the run ended; fail, naming them, if any target failed."""
     input:
         folders=FOLDING.predictions,
+        receipts=FOLDING.receipts,
         table="<results>/summary.tsv",
         report="<results>/report",
     output:
@@ -76,4 +77,5 @@ rule conclude:
         mem_mb=500,
         runtime=10,
     shell:
-        "python -m snakefold conclude --outcome {output.outcome:q} --log {log:q}"
+        "python -m snakefold conclude --receipts {input.receipts:q}"
+        " --outcome {output.outcome:q} --log {log:q}"

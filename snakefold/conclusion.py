@@ -61,8 +61,8 @@ def _timings(folding: Folding, receipts: Sequence[Path]) -> dict[str, Any]:
     return {"steps": dict(steps), "predictions": dict(predictions)}
 
 
-def conclude(folding: Folding, outcome: Path, *, log: Path | None) -> None:
-    """Say how the run ended and write it to `outcome`.
+def conclude(folding: Folding, receipts: Sequence[Path], outcome: Path, *, log: Path | None) -> None:
+    """Say how the run ended and what it took, and write how it ended to `outcome`.
 
     Raises SnakefoldError when predictions failed, unless the config allows that; `outcome` is then not written, so that
     the run stays unfinished.
@@ -80,6 +80,9 @@ def conclude(folding: Folding, outcome: Path, *, log: Path | None) -> None:
     ]
     if len(unfinished) > _LISTED:
         lines.append(f"  ... and {len(unfinished) - _LISTED} more")
+    seconds = _timings(folding, receipts)["steps"]
+    if seconds:
+        lines.append("computing, on one core: " + ", ".join(f"{step} {took:.0f} s" for step, took in seconds.items()))
     lines.append(f"structures, summary.tsv and report/index.html are in {folding.config.results}/")
     text = "\n".join(lines)
     print(f"\n{text}\n", file=sys.stderr)  # noqa: T201

@@ -161,6 +161,18 @@ def test_a_renamed_target_and_a_new_pairing_of_known_chains_search_nothing(
     assert atoms(renamed) == atoms(model)
 
 
+def test_a_given_msa_is_taken_in_place_of_a_search(copy_of_finished: Clone, write_sheet: Callable[..., Path]) -> None:
+    folder = copy_of_finished.folder
+    line = (folder / "config/samples.tsv").read_text().splitlines()[5]
+    (msa,) = (folder / "results/tcr_vbeta" / ENGINE / "msa").glob("*.a3m")
+    given = msa.read_text().split(">")
+    (folder / "own.a3m").write_text(">".join(given[:3]))  # the chain and the best of its relatives
+    sheet = write_sheet({"id": "own", "sequence": line.split("\t")[1], "msa": str(folder / "own.a3m")})
+    copy_of_finished.run("--config", f"samples={sheet}", "results=own")
+    scores = json.loads((folder / "own/own" / ENGINE / "scores.json").read_text())
+    assert [chain["msa_depth"] for chain in scores["chains"]] == [2]
+
+
 def test_reuse_false_computes_again_and_gives_the_same_model(
     copy_of_finished: Clone, write_sheet: Callable[..., Path]
 ) -> None:
