@@ -84,6 +84,11 @@ def job(folding: Folding, *, log: Path | None, plain: bool) -> Job:
     return Job(folding=folding, store=open_store(folding.config.store), log=log, plain=plain)
 
 
+def _version(own: str, *packages: str) -> str:
+    """The version of a step as it enters a store key: its own, and those of the packages that compute."""
+    return " ".join((own, *(f"{package}-{version(package)}" for package in packages)))
+
+
 def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *, threads: int) -> None:
     """MSAs of the chains of one batch. Chains whose MSA the sheet gives are not searched for."""
     from snakefold.search.msa import import_msa, search_msas
@@ -97,7 +102,7 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
             member: Action(
                 step="search_msa",
                 tool="pyhmmer",
-                version=f"{versions.SEARCH_MSA} {version('pyhmmer')}",
+                version=_version(versions.SEARCH_MSA, "pyhmmer"),
                 parameters=config.parameters() if chain.msa is None else {},
                 inputs={"sequence": sha256_of_json(chain.sequence)}
                 | ({} if chain.msa is None else {"msa": sha256_of_file(chain.msa)}),
@@ -182,7 +187,7 @@ def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: 
             member: Action(
                 step="search_templates",
                 tool="pyhmmer",
-                version=f"{versions.SEARCH_TEMPLATES} {version('pyhmmer')}",
+                version=_version(versions.SEARCH_TEMPLATES, "pyhmmer"),
                 parameters=config.parameters(),
                 inputs={"msa.a3m": found[member].files["msa.a3m"]},
                 databases=_digests([database]),
@@ -262,7 +267,7 @@ def fold(
                 actions[member] = Action(
                     step="fold",
                     tool=engine,
-                    version=predictor.version,
+                    version=_version(predictor.version, *predictor.packages),
                     parameters=parameters,
                     inputs=_inputs_of(target, needs),
                     seed=target.seed,
@@ -335,7 +340,7 @@ def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, thr
             member: Action(
                 step="relax",
                 tool="openmm",
-                version=f"{versions.RELAX} {version('openmm')} {version('pdbfixer')}",
+                version=_version(versions.RELAX, "openmm", "pdbfixer"),
                 parameters=parameters,
                 inputs={"model.cif": found[member].files["model.cif"]},
                 seed=job.folding.plan.target(member).seed,

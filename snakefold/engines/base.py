@@ -48,6 +48,8 @@ class Engine(Protocol):
     name: str
     version: str
     """Enters the store keys: raise it whenever the same input gives another result."""
+    packages: tuple[str, ...]
+    """Python packages that compute the result; their versions enter the store keys too."""
     licence: str
     needs_msa: bool
     needs_templates: bool

@@ -36,6 +36,7 @@ class Predictor:
     """An engine of which only what the plan asks for matters."""
 
     licence = "Apache-2.0"
+    packages = ()
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ class Predictor:
     licence = "Apache-2.0"
     needs_msa = True
     needs_templates = False
+    packages = ()
     gpus = 0
 
     def __init__(self, name: str, limits: Limits) -> None:

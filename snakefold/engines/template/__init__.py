@@ -11,6 +11,7 @@ class TemplateEngine:
 
     name = "template"
     version = "1"
+    packages = ("openmm", "pyhmmer")
     licence = "Apache-2.0"
     needs_msa = True
     needs_templates = True
