@@ -37,7 +37,7 @@ format: .venv/dev  ## rewrite the code in the project's style
 	$(BIN)/snakefmt Snakefile rules
 
 bench: .venv/dev  ## measure: searches, dry runs, a second run (prints ratios)
-	for script in dry_run search relax; do echo "== $$script"; $(BIN)/python -m bench.$$script || exit 1; done
+	for script in dry_run rerun search relax; do echo "== $$script"; $(BIN)/python -m bench.$$script || exit 1; done
 
 lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes (needs uv)
 	uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -1,4 +1,4 @@
-"""Seconds, energies and shifts of relaxation: `python bench/relax.py [--strain 0.2] [--alphafold] [FILES...]`.
+"""Seconds, energies and shifts of relaxation: `python -m bench.relax [--strain 0.2] [--alphafold] [FILES...]`.
 
 Each file (mmCIF or PDB) is taken as a model, its atoms displaced at random by --strain angstrom along each axis, and
 relaxed. With --alphafold the same model is also minimised with AlphaFold's own settings, all pairs of atoms and

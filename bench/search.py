@@ -1,6 +1,6 @@
 """Streaming MSA search against the jackhmmer command line: seconds, peak memory, and whether the hits are the same.
 
-    python bench/search.py [--sizes 20000 200000] [--queries 1 8] [--threads 2] [--iterations 1]
+    python -m bench.search [--sizes 20000 200000] [--queries 1 8] [--threads 2] [--iterations 1]
 
 The database is made of the real proteins of data/mini and of shuffled and mutated copies of them, with a fixed seed.
 Each side runs as a process of its own, start-up and imports included, and its peak memory is the kernel's figure for
@@ -22,8 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 SEQUENCES = ROOT / "data" / "mini" / "sequences"
 AMINO_ACIDS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", dtype=np.uint8)
 FLAGS = ("--F1", "0.0005", "--F2", "0.00005", "--F3", "0.0000005", "-E", "0.0001", "--incE", "0.0001", "--noali")
@@ -78,7 +76,7 @@ def compare(
     theirs = run([jackhmmer, *FLAGS, *settings, "-A", str(folder / "theirs.sto"), str(fasta), str(database)])
     out = folder / "ours"
     shutil.rmtree(out, ignore_errors=True)
-    ours = run([sys.executable, __file__, "--stream", str(fasta), str(database), str(out), *options])
+    ours = run([sys.executable, "-m", "bench.search", "--stream", str(fasta), str(database), str(out), *options])
     expected = alignments(folder / "theirs.sto", queries)
     found = [rows((out / f"chain{i}" / "database.sto").read_text()) for i in range(len(queries))]
     verdict = "the same" if expected == found else "DIFFERENT"
