@@ -38,4 +38,7 @@ onstart:
 
 rule all:
     input:
+        FOLDING.predictions,
+        "<results>/summary.tsv",
+        "<results>/report",
         "<results>/outcome.json",

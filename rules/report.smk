@@ -62,7 +62,6 @@ rule report:
 rule conclude:
     """State how the run ended; fail, naming them, if any target failed."""
     input:
-        folders=FOLDING.predictions,
         receipts=FOLDING.receipts,
         table="<results>/summary.tsv",
         report="<results>/report",
@@ -77,5 +76,5 @@ rule conclude:
         mem_mb=500,
         runtime=10,
     shell:
-        "python -m snakefold conclude --receipts {input.receipts:q}"
+        "python -m snakefold conclude --table {input.table:q} --receipts {input.receipts:q}"
         " --outcome {output.outcome:q} --log {log:q}"

@@ -125,6 +125,7 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--receipts", type=Path, nargs="*", required=True, metavar="RECEIPT")
     parser.add_argument("--folder", type=Path, required=True)
     parser = step("conclude", _conclude, "state how the run ended; exit code 1 if a target failed")
+    parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--receipts", type=Path, nargs="*", required=True, metavar="RECEIPT")
     parser.add_argument("--outcome", type=Path, required=True)
 
@@ -287,4 +288,4 @@ def _report(options: argparse.Namespace) -> None:
 def _conclude(options: argparse.Namespace) -> None:
     from snakefold import conclusion
 
-    conclusion.conclude(workflow.of_this_job(), options.receipts, options.outcome, log=options.log)
+    conclusion.conclude(workflow.of_this_job(), options.table, options.receipts, options.outcome, log=options.log)

@@ -1,5 +1,6 @@
 """The end of a run: what came of it, in a report, in a file, and in a few lines on the terminal."""
 
+import csv
 import json
 import sys
 from collections import defaultdict
@@ -61,13 +62,14 @@ def _timings(folding: Folding, receipts: Sequence[Path]) -> dict[str, Any]:
     return {"steps": dict(steps), "predictions": dict(predictions)}
 
 
-def conclude(folding: Folding, receipts: Sequence[Path], outcome: Path, *, log: Path | None) -> None:
-    """Say how the run ended and what it took, and write how it ended to `outcome`.
+def conclude(folding: Folding, table: Path, receipts: Sequence[Path], outcome: Path, *, log: Path | None) -> None:
+    """Say how the run ended, by its summary `table`, and what it took; write how it ended to `outcome`.
 
     Raises SnakefoldError when predictions failed, unless the config allows that; `outcome` is then not written, so that
     the run stays unfinished.
     """
-    statuses = [read_json(folder / "status.json") for folder in folding.prediction_folders(outcome.parent)]
+    with table.open(encoding="utf-8", newline="") as handle:
+        statuses = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
     by_status = {
         status: [f"{each['target']}/{each['engine']}" for each in statuses if each["status"] == status]
         for status in ("done", "skipped", "failed")
@@ -75,8 +77,7 @@ def conclude(folding: Folding, receipts: Sequence[Path], outcome: Path, *, log: 
     lines = [", ".join(f"{len(names)} {status}" for status, names in by_status.items())]
     unfinished = [each for each in statuses if each["status"] != "done"]
     lines += [
-        f"  {each['status']:8}{each['target']}/{each['engine']}: {each['reason']} ({each['step']})"
-        for each in unfinished[:_LISTED]
+        f"  {each['status']:8}{each['target']}/{each['engine']}: {each['reason']}" for each in unfinished[:_LISTED]
     ]
     if len(unfinished) > _LISTED:
         lines.append(f"  ... and {len(unfinished) - _LISTED} more")

@@ -645,7 +645,9 @@
       viewer.render();
     });
 
-    function themeChanged() { style(); }
+    // What lies far off fades into this colour; the canvas itself is transparent.
+    function matchBackground() { viewer.setBackgroundColor(dark.matches ? "#171d23" : "#ffffff", 0); }
+    function themeChanged() { if (viewer) matchBackground(); style(); }
 
     async function start() {
       showLegend();
@@ -669,6 +671,7 @@
       viewer.setHoverDuration(40);
       viewer.setHoverable(select, true, (atom) => link.point(link.named(atom.chain, atom.resi)), () => link.point(null));
       viewer.setClickable(select, true, (atom) => link.point(link.named(atom.chain, atom.resi), { pin: true }));
+      matchBackground();
       style();
       viewer.zoomTo(select);
       viewer.zoom(1.12);
