@@ -22,6 +22,7 @@ import numpy as np
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template import confidence
 from snakefold.engines.template.model import Model, build_model
+from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.templates import NoTemplateError, select_templates
 from snakefold.search.msa import search_msas
 from snakefold.structures.compare import Comparison, compare
@@ -85,7 +86,8 @@ def model_pair(folder: Path, target: str, template: str, msa: Path | None) -> tu
     start = time.process_time()
     sequence = read_chains(structure(folder, target))[0].sequence
     chain = ChainInputs(sequence=sequence, msa=msa)
-    templates = select_templates(FoldTask(chains=(chain,), template=structure(folder, template)))
+    task = FoldTask(chains=(chain,), template=structure(folder, template))
+    templates = realigned(task, select_templates(task))
     model = build_model([sequence], templates)
     return model, time.process_time() - start
 

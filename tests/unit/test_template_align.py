@@ -11,9 +11,10 @@ import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.align import Alignment, align_to_chains, build_profile, extend_ends, merge, read_a3m
+from snakefold.engines.template.realign import realign
 from snakefold.engines.template.templates import NoTemplateError, expected_quality, read_hits, select_templates
 from snakefold.errors import MemberError
-from snakefold.structures.io import read_chains
+from snakefold.structures.io import PolymerChain, read_chains
 from tests.unit.structure_helpers import MINI
 
 PROTEASE = MINI / "templates" / "1hvr.cif.gz"
@@ -157,3 +158,60 @@ def test_a_given_template_that_cannot_be_read_is_a_members_error(tmp_path: Path)
     with pytest.raises(MemberError) as error:
         select_templates(FoldTask(chains=(ChainInputs(sequence="ACDEFGHIKLMNPQRSTVWY"),), template=path))
     assert error.value.kind == "bad_template"
+
+
+def test_a_given_template_that_does_not_align_is_a_members_error_that_names_the_chain() -> None:
+    sequences = (read_chains(PROTEASE)[0].sequence, "GSGSGSGSGSGSGSGSGSGSGSGSGSGSGS")
+    task = FoldTask(chains=tuple(ChainInputs(sequence=sequence) for sequence in sequences), template=PROTEASE)
+    with pytest.raises(MemberError, match=r"given template does not align with chain 2 \(30 residues\); give") as error:
+        select_templates(task)
+    assert error.value.kind == "bad_template"
+
+
+def test_a_given_template_with_too_few_chains_is_a_members_error() -> None:
+    chain = ChainInputs(sequence=read_chains(PROTEASE)[0].sequence)
+    with pytest.raises(MemberError, match="has not all 3 chains of the target in contact") as error:
+        select_templates(FoldTask(chains=(chain, chain, chain), template=PROTEASE))
+    assert error.value.kind == "bad_template"
+
+
+def flat_costs(chain: PolymerChain) -> PolymerChain:
+    """The chain without coordinates: no helices, so that gaps cost the same everywhere."""
+    return replace(chain, residues={})
+
+
+def test_realigning_a_sequence_with_itself_pairs_every_residue_from_end_to_end() -> None:
+    chain = read_chains(PROTEASE)[0]
+    known = Alignment.from_pairs([(index, index, 0.9) for index in range(30, 60)])
+    found = realign(build_profile(chain.sequence, None), chain, known)
+    assert found.target.tolist() == found.template.tolist() == list(range(len(chain.sequence)))
+    assert found.posterior.min() > 0.5 and found.posterior.max() <= 1 + 1e-9
+
+
+def test_realigning_finds_an_insertion_and_keeps_gaps_out_of_helices() -> None:
+    chain = read_chains(MINI / "targets" / "ubiquitin.cif.gz")[0]
+    # The helix is residues 23-34; two residues are lost within it, as far as the sequence tells.
+    sequence = chain.sequence[:28] + chain.sequence[30:]
+    known = Alignment.from_pairs([(index, index, 0.9) for index in range(20)])
+    profile = build_profile(sequence, None)
+    bent, free = realign(profile, chain, known), realign(profile, flat_costs(chain), known)
+    for found in (bent, free):
+        assert len(found) >= len(sequence) - 6
+        assert np.all(np.diff(found.target) > 0) and np.all(np.diff(found.template) > 0)
+    assert (free.target[-1], free.template[-1]) == (len(sequence) - 1, len(chain.sequence) - 1)
+
+    def certainty(found: Alignment) -> float:
+        return float(found.posterior[(found.target >= 24) & (found.target < 32)].sum())
+
+    assert certainty(bent) < certainty(free)
+
+
+def test_an_alignment_that_is_too_large_or_far_less_certain_stays() -> None:
+    chain = read_chains(PROTEASE)[0]
+    foreign = build_profile("GSGSGSGSGSGSGSGSGSGSGSGSGSGSGS", None)
+    known = Alignment.from_pairs([(index, index, 1.0) for index in range(30)])
+    assert realign(foreign, chain, known) is known
+    # 99 states by 20,790 residues.
+    long = replace(chain, sequence=chain.sequence * 210)
+    whole = Alignment.from_pairs([(index, 210 * index, 1.0) for index in range(99)])
+    assert realign(build_profile(chain.sequence, None), long, whole) is whole

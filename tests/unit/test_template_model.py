@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import gemmi
+import numpy as np
 import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template import TemplateEngine
 from snakefold.errors import MemberError
+from snakefold.relax import relax_model
 from snakefold.search.msa import search_msas
 from snakefold.structures.compare import compare
 from snakefold.structures.geometry import chain_breaks, find_clashes, wrong_chirality
@@ -161,6 +163,26 @@ def test_a_chain_without_a_template_is_skipped_with_the_reason(tmp_path: Path) -
     assert (outcome.status, outcome.kind) == ("skipped", "no_template")
     assert outcome.reason == "no template found for chain 1 (29 residues)"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_with_a_hole_is_relaxed_without_joining_or_renumbering_it(tmp_path: Path) -> None:
+    core = read_chains(INHIBITOR)[0].sequence
+    # An insertion of 45 residues in a loop: longer than any that is built.
+    sequence = core[:25] + "GSAST" * 9 + core[25:]
+    found = predict(tmp_path / "model", [sequence], INHIBITOR)
+    [before] = read_model(tmp_path / "model" / "model.cif")
+    [[[start, end]]] = found["unmodelled"]  # type: ignore[misc]
+    assert start <= 25 and end >= 70
+    outcome = relax_model(tmp_path / "model" / "model.cif", tmp_path, parameters={}, seed=0)
+    assert outcome.status == "done"
+    [after] = read_model(tmp_path / "relaxed.cif")
+    expected = {index: set(atoms) for index, atoms in before.atoms.items()}
+    # The chain's end is completed; the ends beside the hole are none.
+    expected[len(sequence) - 1].add("OXT")
+    assert {index: set(atoms) for index, atoms in after.atoms.items()} == expected
+    assert set(after.atoms) == set(range(start)) | set(range(end, len(sequence)))
+    assert np.linalg.norm(after.atoms[end]["N"] - after.atoms[start - 1]["C"]) > 2
+    assert wrong_chirality([after]) == []
 
 
 def test_an_unknown_parameter_is_an_error(tmp_path: Path) -> None:

@@ -124,9 +124,15 @@ def secondary_structure(torsions: Array) -> NDArray[np.bool_]:
     """
     phi, psi = torsions[:, 0], torsions[:, 1]
     with np.errstate(invalid="ignore"):
-        helix = (np.abs(phi + 63) < 35) & (np.abs(psi + 43) < 35)
         strand = (phi > -170) & (phi < -70) & ((psi > 90) | (psi < -170))
-    return _runs(helix, 4) | _runs(strand, 3)
+    return helices(torsions) | _runs(strand, 3)
+
+
+def helices(torsions: Array) -> NDArray[np.bool_]:
+    """(residues,): whether each residue lies in a helix, judged as by `secondary_structure`."""
+    phi, psi = torsions[:, 0], torsions[:, 1]
+    with np.errstate(invalid="ignore"):
+        return _runs((np.abs(phi + 63) < 35) & (np.abs(psi + 43) < 35), 4)
 
 
 def _runs(flags: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from snakefold.engines.template.building import Array, standard_letter
 from snakefold.engines.template.confidence import KIND, estimated_lddt
 from snakefold.engines.template.loops import close_gaps, grow_tails
 from snakefold.engines.template.minimise import RawChain, minimise
+from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.sidechains import pack_side_chains, suggestions
 from snakefold.engines.template.templates import ChainTemplate, NoTemplateError, select_templates
 from snakefold.errors import MemberError
@@ -41,11 +42,12 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
 
     `task.parameters` may hold `keep_tails` (default false): build the ends that no template residue is aligned with,
     which are otherwise left out. A target without a template is skipped ("no_template", "no_complex_template").
-    Raises MemberError if an input cannot be read or too little of a chain can be modelled.
+    Raises MemberError if an input cannot be read, the user's own template does not fit, or too little of a chain can be
+    modelled.
     """
     keep_tails = _keep_tails(task)
     try:
-        templates = select_templates(task)
+        templates = realigned(task, select_templates(task))
     except NoTemplateError as error:
         return Outcome(status="skipped", kind=error.kind, reason=str(error))
     sequences = [chain.sequence for chain in task.chains]

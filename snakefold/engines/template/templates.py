@@ -20,6 +20,7 @@ _MIN_ALIGNED = 15
 _MAX_ENTRIES = 8
 _CONTACT_DISTANCE = 8.0
 _MIN_CONTACTS = 10
+_REMEDY = "give another file in the sheet's template column, or leave it empty to search for one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def hits_of_given(chain: ChainInputs, path: Path) -> list[TemplateHit]:
     try:
         chains = read_chains(path)
     except SnakefoldError as error:
-        raise MemberError("bad_template", str(error)) from None
+        raise MemberError("bad_template", f"the given template cannot be read: {error}; {_REMEDY}") from None
     sequences = {template.name: template.sequence for template in chains}
     profile = build_profile(chain.sequence, chain.msa)
     return [
@@ -150,7 +151,8 @@ def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
     A monomer takes the chain of the best expected quality. A complex takes the best entry whose assembly (or asymmetric
     unit) has a homologous chain for each of its chains, all in touch with one another: models of single chains that
     were not seen together would say nothing of the complex, so without such an entry there is no model.
-    Raises NoTemplateError if there is none, and MemberError if an input cannot be read.
+    Raises NoTemplateError if there is none, and MemberError if an input cannot be read or the user's own template does
+    not fit ("bad_template"): what was asked for by name must not be passed over.
     """
     hits: dict[str, list[TemplateHit]] = {}
     for number, chain in enumerate(task.chains):
@@ -159,8 +161,10 @@ def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
         found = read_hits(chain.templates) if task.template is None else hits_of_given(chain, task.template)
         found = [hit for hit in found if len(hit.alignment) >= _MIN_ALIGNED]
         if not found:
-            where = "no template found" if task.template is None else "the given template does not align"
-            raise NoTemplateError("no_template", f"{where} for chain {number + 1} ({len(chain.sequence)} residues)")
+            name = f"chain {number + 1} ({len(chain.sequence)} residues)"
+            if task.template is not None:
+                raise MemberError("bad_template", f"the given template does not align with {name}; {_REMEDY}")
+            raise NoTemplateError("no_template", f"no template found for {name}")
         hits[chain.sequence] = found
     sequences = [chain.sequence for chain in task.chains]
     candidates = _entries_by_quality(sequences, hits)
@@ -178,6 +182,13 @@ def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
         if best is None or quality > best[0]:
             best = quality, chosen
     if best is None:
+        if task.template is not None:
+            lacking = (
+                "lacks coordinates where it aligns with chain 1"
+                if len(sequences) == 1
+                else f"has not all {len(sequences)} chains of the target in contact with one another"
+            )
+            raise MemberError("bad_template", f"the given template {lacking}; {_REMEDY}")
         if len(sequences) == 1:
             raise NoTemplateError("no_template", "the templates found for chain 1 lack coordinates where they align")
         raise NoTemplateError(
@@ -222,7 +233,8 @@ def _templates_in_entry(
         pools = [chains] if len(sequences) == 1 else [read_assembly(file), chains]
     except SnakefoldError as error:
         if entry == GIVEN_TEMPLATE:
-            raise MemberError("bad_template", str(error)) from None
+            reason = f"the given template cannot be read: {error}; {_REMEDY}"
+            raise MemberError("bad_template", reason) from None
         return None
     for pool in pools:
         options = [_options(sequence, hits[sequence], entry, chains, pool) for sequence in sequences]
