@@ -125,6 +125,18 @@ def test_unknown_residues_have_stand_ins_and_tails_are_cut_or_kept(tmp_path: Pat
     assert wrong_chirality([whole]) == [] and chain_breaks([whole]) == []
 
 
+def test_ends_of_three_residues_are_built_and_marked_as_invented(tmp_path: Path) -> None:
+    sequence = "GSH" + read_chains(INHIBITOR)[0].sequence + "KLEE"
+    found = predict(tmp_path, [sequence], INHIBITOR)
+    [model] = read_model(tmp_path / "model.cif")
+    assert found["unmodelled"] == [[[61, 65]]]
+    assert found["invented"] == [[[0, 3]]]
+    assert set(model.atoms) == set(range(61))
+    assert chain_breaks([model]) == [] and len(find_clashes([model])) <= 1
+    confidence = found["confidence"][0]  # type: ignore[index]
+    assert max(confidence[:3]) < min(confidence[10:50])
+
+
 def test_odd_entries_can_be_templates(tmp_path: Path) -> None:
     """Selenomethionine, insertion codes, alternate conformations, a second model, a missing atom, a long chain name."""
     structure = gemmi.read_structure(str(INHIBITOR))

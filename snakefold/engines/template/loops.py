@@ -111,19 +111,21 @@ def close_gaps(backbones: Sequence[Backbone], seed: int) -> list[list[tuple[int,
     return built
 
 
-def grow_tails(backbones: Sequence[Backbone], seed: int) -> None:
-    """Build the unaligned ends of all chains in place, as random coils that clash least.
+def grow_tails(backbones: Sequence[Backbone], seed: int, longest: int | None = None) -> None:
+    """Build the unaligned ends of all chains in place, or only those of up to `longest` residues.
 
-    Their conformation means nothing; they are there because some users need every residue.
+    They are coils of likely torsions that clash little. The conformation of a long one means nothing; it is there
+    because some users need every residue.
     """
     for number, backbone in enumerate(backbones):
         modelled = np.flatnonzero(backbone.modelled)
         others = [other for index, other in enumerate(backbones) if index != number]
         first, last = int(modelled[0]), int(modelled[-1])
-        if last + 1 < len(backbone.sequence):
+        most = len(backbone.sequence) if longest is None else longest
+        if 0 < len(backbone.sequence) - last - 1 <= most:
             backbone.atoms[last + 1 :] = _tail(backbone, last, 1, others, seed)
             backbone.place_oxygen(last)
-        if first > 0:
+        if 0 < first <= most:
             backbone.atoms[:first] = _tail(backbone, first, -1, others, seed)[::-1]
 
 
@@ -155,7 +157,10 @@ def _tail(backbone: Backbone, anchor: int, step: int, others: Sequence[Backbone]
     atoms = _with_oxygens(grown, following)
     low, high = min(indices), max(indices) + 1
     environment, radii = _environment(backbone, others, low, high)
-    best = int(np.argmin(_clashes(_with_betas(atoms), environment, radii)))
+    letters = "".join(backbone.sequence[index] for index in (anchor, *indices))
+    strain = _torsion_strain(letters, torsions[..., 0], torsions[..., 1])
+    clash = _clashes(_with_betas(atoms), environment, radii)
+    best = int(np.argmin(_CLASH_WEIGHT * clash + _TORSION_WEIGHT * strain))
     return atoms[best][::step]
 
 

@@ -21,6 +21,9 @@ from snakefold.outcome import Outcome
 from snakefold.structures.io import ModelChain, chain_name, modelled_ranges, write_model
 from snakefold.structures.residues import BACKBONE
 
+LONGEST_END = 3
+"""Unaligned ends of up to so many residues are built all the same: they cannot go far wrong."""
+
 _FEWEST_RESIDUES = 15
 _TOO_FAR_IDENTITY = 0.20
 
@@ -41,9 +44,9 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
     """Model one target on its best template; write model.cif, prediction.json and alignment.fasta into `folder`.
 
     `task.parameters` may hold `keep_tails` (default false): build the ends that no template residue is aligned with,
-    which are otherwise left out. A target without a template is skipped ("no_template", "no_complex_template").
-    Raises MemberError if an input cannot be read, the user's own template does not fit, or too little of a chain can be
-    modelled.
+    which are otherwise left out if they are longer than three residues. A target without a template is skipped
+    ("no_template", "no_complex_template"). Raises MemberError if an input cannot be read, the user's own template does
+    not fit, or too little of a chain can be modelled.
     """
     keep_tails = _keep_tails(task)
     try:
@@ -109,8 +112,7 @@ def build_model(
     # Random generators take 32 bits, of which the side chains' restarts use a few more.
     seed %= 2**31
     close_gaps(backbones, seed)
-    if keep_tails:
-        grow_tails(backbones, seed)
+    grow_tails(backbones, seed, None if keep_tails else LONGEST_END)
     suggested = [suggestions(backbone, template) for backbone, template in zip(backbones, templates, strict=True)]
     packed = pack_side_chains(backbones, suggested, seed)
     raw = [
