@@ -91,7 +91,7 @@ class Template(Section):
     """Parameters of the engine `template`."""
 
     keep_tails: bool = Field(
-        default=False, description="Keep residues beyond the template's ends, invented and flagged."
+        default=False, description="Build ends that no template covers, however long; else only up to three residues."
     )
 
 
