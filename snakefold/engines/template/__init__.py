@@ -11,7 +11,7 @@ class TemplateEngine:
 
     name = "template"
     version = "1"
-    packages = ("openmm", "pyhmmer")
+    packages: tuple[str, ...] = ("openmm", "pyhmmer")
     licence = "Apache-2.0"
     needs_msa = True
     needs_templates = True
