@@ -23,8 +23,8 @@ _RESTRAINT_GROUP = 1
 _LEAST_CHIRALITY = math.radians(20)
 _CHIRALITY_STIFFNESS = 2000.0  # kJ/mol/rad^2: stronger than the angles that hold a mirror image in place
 
-# Same input, same bytes: one thread on the CPU, and sums in a fixed order. CUDA has such a switch too, but on an H200 two
-# runs still differed in the last digits (models within 0.02 A of the CPU's). OpenCL has none.
+# Same input, same bytes: one thread on the CPU, and sums in a fixed order. CUDA has such a switch too, but on an H200
+# two runs still differed in the last digits (models within 0.02 A of the CPU's). OpenCL has none.
 _PLATFORM_PROPERTIES = {
     "CPU": {"DeterministicForces": "true", "Threads": "1"},
     "CUDA": {"DeterministicForces": "true", "Precision": "mixed"},
