@@ -33,9 +33,10 @@ class Quality:
 def relax_model(model: Path, folder: Path, *, parameters: Mapping[str, Any], seed: int) -> Outcome:
     """Relax `model` and write `relaxed.cif` and `relax.json` into `folder` (docs/architecture.md, "relax").
 
-    Works in one thread; on the CPU, the same input and seed give the same bytes in every process. `parameters` are those
-    of RelaxParameters. A model that cannot be relaxed, or that relaxation makes worse, is kept as it is: `relaxed.cif` is
-    then a copy of `model`, and the outcome has the fact `relaxed: False`, a kind ("cannot_relax", "worse") and reason.
+    Works in one thread; on the CPU, the same input and seed give the same bytes in every process. `parameters` are
+    those of RelaxParameters. A model that cannot be relaxed, or that relaxation makes worse, is kept as it is:
+    `relaxed.cif` is then a copy of `model`, and the outcome has the fact `relaxed: False`, a kind ("cannot_relax",
+    "worse") and reason.
 
     Raises SnakefoldError for parameters that do not exist, a platform that does not work, and a file that is no model.
     """
