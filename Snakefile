@@ -8,15 +8,17 @@ min_version("9.13")
 configfile: "config/config.yaml"
 
 
-pathvars:
-    results=config.get("results", "results"),
-    work=config.get("work", ".snakefold/work"),
-    logs=config.get("logs", ".snakefold/logs"),
-    benchmarks=config.get("benchmarks", ".snakefold/benchmarks"),
-    databases=config.get("databases", {}).get("folder", ".snakefold/databases"),
-
-
 include: "rules/common.smk"
+
+
+pathvars:
+    results=FOLDING.config.results,
+    work=FOLDING.config.work,
+    logs=FOLDING.config.logs,
+    benchmarks=FOLDING.config.benchmarks,
+    databases=FOLDING.config.databases.folder,
+
+
 include: "rules/databases.smk"
 include: "rules/search.smk"
 include: "rules/fold.smk"

@@ -55,8 +55,7 @@ rule report:
         mem_mb=1000,
         runtime=20,
     shell:
-        "python -m snakefold report --receipts {input.receipts:q}"
-        " --folder {output.folder:q} --log {log:q}"
+        "python -m snakefold report --folder {output.folder:q} --log {log:q}"
 
 
 rule conclude:
@@ -76,5 +75,5 @@ rule conclude:
         mem_mb=500,
         runtime=10,
     shell:
-        "python -m snakefold conclude --table {input.table:q} --receipts {input.receipts:q}"
+        "python -m snakefold conclude --table {input.table:q}"
         " --outcome {output.outcome:q} --log {log:q}"

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,7 +39,8 @@ class MemberReceipt:
     """How one member ended, and where its files are: what the next step and `score` need to know.
 
     `step` is the step in which the member ended: for a failure that was handed on, the step that failed. `inputs` are
-    the digests of what its result was computed from, by the names that its action gives them.
+    the digests of what its result was computed from, by the names that its action gives them, `version` is that of the
+    step and its packages, and `databases` (name, version, licence, digest) are those behind the result.
     """
 
     step: str
@@ -46,6 +48,8 @@ class MemberReceipt:
     kind: str | None = None
     reason: str | None = None
     key: str | None = None
+    version: str = ""
+    databases: Sequence[Mapping[str, str]] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -61,9 +65,9 @@ def read_receipt(path: Path) -> dict[str, MemberReceipt]:
     return {name: MemberReceipt(**member) for name, member in read_json(path)["members"].items()}
 
 
-def read_databases(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """The databases (name, version, licence, digest) behind the results of these receipts, each once."""
-    found = {each["name"]: each for path in paths for each in read_json(path)["databases"]}
+def databases_behind(members: Iterable[MemberReceipt]) -> list[Mapping[str, str]]:
+    """The databases behind these results, each once, by name."""
+    found = {each["name"]: each for member in members for each in member.databases}
     return [found[name] for name in sorted(found)]
 
 
@@ -89,7 +93,7 @@ class BatchRun:
         store: Store,
         *,
         engine: str | None = None,
-        databases: Sequence[Mapping[str, Any]] = (),
+        databases: Mapping[str, Sequence[Mapping[str, str]]],
         reuse: bool,
         progress: Progress,
     ) -> None:
@@ -102,6 +106,7 @@ class BatchRun:
         self.progress = progress
         self._order = tuple(members)
         self._ended: dict[str, MemberReceipt] = {}
+        self._twins: dict[str, list[str]] = defaultdict(list)
         self._computed = 0
 
     def __enter__(self) -> "BatchRun":
@@ -123,14 +128,21 @@ class BatchRun:
         self._end(member, skipped, f"skipped: {reason}")
 
     def find_stored(self, actions: Mapping[str, Action]) -> dict[str, Action]:
-        """Take from the store what is there; return the members that must be computed."""
-        missing = {}
+        """Take from the store what is there; return the members that must be computed.
+
+        Of members with the same action, such as equal targets of two names, the first stands for all.
+        """
+        missing: dict[str, Action] = {}
+        first: dict[str, str] = {}
         for member, action in actions.items():
             record = self.store.lookup(action.key) if self.reuse else None
-            if record is None:
-                missing[member] = action
-            else:
+            if record is not None:
                 self._note(member, action, record, "from the store")
+            elif action.key in first:
+                self._twins[first[action.key]].append(member)
+            else:
+                first[action.key] = member
+                missing[member] = action
         return missing
 
     def keep(self, member: str, action: Action, folder: Path, outcome: Outcome, seconds: float, memory: float) -> None:
@@ -151,13 +163,16 @@ class BatchRun:
         self.store.commit(action.key, record, folder)
         self._computed += 1
         self._note(member, action, record, f"{seconds:.1f} s")
+        for twin in self._twins[member]:
+            self._note(twin, action, record, f"the same as {member}")
         shutil.rmtree(folder, ignore_errors=True)
 
     def fail(self, member: str, kind: str, reason: str, log: Sequence[str] = ()) -> None:
         """End a member as failed; the others go on."""
         failed = MemberReceipt(step=self.step, status="failed", kind=kind, reason=reason, log=tuple(log)[-LOG_LINES:])
         self._computed += 1
-        self._end(member, failed, f"FAILED ({kind}): {reason}")
+        for each in (member, *self._twins[member]):
+            self._end(each, failed, f"FAILED ({kind}): {reason}")
 
     def _note(self, member: str, action: Action, record: Record, how: str) -> None:
         outcome = record.outcome
@@ -167,6 +182,8 @@ class BatchRun:
             kind=outcome.kind,
             reason=outcome.reason,
             key=action.key,
+            version=action.version,
+            databases=self.databases.get(member, ()),
             inputs=action.inputs,
             files=record.files,
             facts=outcome.facts,
@@ -187,7 +204,6 @@ class BatchRun:
                 "step": self.step,
                 "engine": self.engine,
                 "batch": self.batch,
-                "databases": list(self.databases),
                 "members": {member: asdict(self._ended[member]) for member in self._order},
             },
         )

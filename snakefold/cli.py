@@ -43,17 +43,17 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="look through sample sheets; print all faults at once")
     check.add_argument("sheets", nargs="*", type=Path, help="default: those of the config")
-    check.set_defaults(command=_check)
+    _set(check, _check)
 
     plan = commands.add_parser("plan", help="print batches, jobs and expected hours of the run")
-    plan.set_defaults(command=_plan)
+    _set(plan, _plan)
 
     schema = commands.add_parser("schema", help="write the JSON schema of the config")
     schema.add_argument("path", type=Path)
     schema.set_defaults(command=_schema)
 
     retry = commands.add_parser("retry", help="withdraw receipts that hold failures, so that the next run tries again")
-    retry.set_defaults(command=_retry)
+    _set(retry, _retry)
 
     _add_store(commands.add_parser("store", help="look after the store of results"))
     _add_databases(commands.add_parser("databases", help="download, list and verify databases"))
@@ -61,26 +61,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _set(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int | None]) -> None:
+    """A command for people: it knows the run by config/config.yaml and what `--config` changes of it."""
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as in Snakemake's --config")
+    parser.set_defaults(command=command)
+
+
 def _add_store(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("stat", help="count records, blobs, bytes").set_defaults(command=_store_stat)
-    commands.add_parser("verify", help="read everything; remove and name what is damaged").set_defaults(
-        command=_store_verify
-    )
+    _set(commands.add_parser("stat", help="count records, blobs, bytes"), _store_stat)
+    _set(commands.add_parser("verify", help="read everything; remove and name what is damaged"), _store_verify)
     gc = commands.add_parser("gc", help="remove results that were not used for a while")
-    gc.add_argument("--keep-days", type=float, required=True, metavar="DAYS")
-    gc.set_defaults(command=_store_gc)
+    gc.add_argument("--keep-days", type=_days, required=True, metavar="DAYS")
+    _set(gc, _store_gc)
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if days < 0:
+        raise ValueError
+    return days
 
 
 def _add_databases(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("list", help="databases and presets, sizes, licences").set_defaults(command=_databases_list)
-    commands.add_parser("verify", help="hash all files again").set_defaults(command=_databases_verify)
+    _set(commands.add_parser("list", help="databases and presets, sizes, licences"), _databases_list)
+    _set(commands.add_parser("verify", help="hash all files again"), _databases_verify)
     download = commands.add_parser("download", help="fetch, verify and unpack one database")
     download.add_argument("database")
     download.add_argument("--manifest", type=Path, help="default: <databases folder>/<database>/manifest.json")
     download.add_argument("--log", type=Path)
-    download.set_defaults(command=_databases_download)
+    _set(download, _databases_download)
 
 
 def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -122,11 +133,9 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = step("summarize", _summarize, "one table of all predictions")
     parser.add_argument("--table", type=Path, required=True)
     parser = step("report", _report, "the HTML report")
-    parser.add_argument("--receipts", type=Path, nargs="*", required=True, metavar="RECEIPT")
     parser.add_argument("--folder", type=Path, required=True)
     parser = step("conclude", _conclude, "state how the run ended; exit code 1 if a target failed")
     parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--receipts", type=Path, nargs="*", required=True, metavar="RECEIPT")
     parser.add_argument("--outcome", type=Path, required=True)
 
 
@@ -143,7 +152,7 @@ def _job(options: argparse.Namespace) -> "Job":
 def _check(options: argparse.Namespace) -> int:
     from snakefold.sheet import check_sheets
 
-    config = workflow.config_of_this_job()
+    config = workflow.config_of_this_job(options.config)
     targets, faults = check_sheets(options.sheets or [Path(path) for path in config.samples], config)
     for fault in faults:
         print(fault, file=sys.stderr)
@@ -151,12 +160,12 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _plan(_: argparse.Namespace) -> None:
+def _plan(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from snakefold.plan import describe_plan
 
-    Console().print(describe_plan(workflow.of_this_job().plan))
+    Console().print(describe_plan(workflow.of_this_job(options.config).plan))
 
 
 def _schema(options: argparse.Namespace) -> None:
@@ -165,51 +174,51 @@ def _schema(options: argparse.Namespace) -> None:
     write_schema(options.path)
 
 
-def _retry(_: argparse.Namespace) -> None:
+def _retry(options: argparse.Namespace) -> None:
     from snakefold import conclusion
 
-    withdrawn = conclusion.withdraw_failures(workflow.of_this_job())
-    print(f"{withdrawn} receipts withdrawn; run the workflow again")
+    withdrawn = conclusion.withdraw_failures(workflow.of_this_job(options.config))
+    print(f"{withdrawn} results withdrawn; run the workflow again")
 
 
-def _store_stat(_: argparse.Namespace) -> None:
+def _store_stat(options: argparse.Namespace) -> None:
     from snakefold.store import open_store
 
-    location = workflow.config_of_this_job().store
+    location = workflow.config_of_this_job(options.config).store
     statistics = open_store(location).statistics()
     for step, count in statistics.records.items():
         print(f"{step:18} {count:>9} results")
     print(f"{location}: {statistics.blobs} files, {statistics.size / 1e6:.1f} MB")
 
 
-def _store_verify(_: argparse.Namespace) -> int:
+def _store_verify(options: argparse.Namespace) -> int:
     from snakefold.store import open_store
 
-    location = workflow.config_of_this_job().store
+    location = workflow.config_of_this_job(options.config).store
     faults = open_store(location).verify()
     for fault in faults:
         print(fault)
-    print(f"{location}: {len(faults)} faults" + ("; run `snakefold retry`, then the workflow again" if faults else ""))
+    print(f"{location}: {len(faults)} faults" + ("; run `python -m snakefold retry`, then again" if faults else ""))
     return 1 if faults else 0
 
 
 def _store_gc(options: argparse.Namespace) -> None:
     from snakefold.store import open_store
 
-    records, size = open_store(workflow.config_of_this_job().store).collect_garbage(options.keep_days)
+    records, size = open_store(workflow.config_of_this_job(options.config).store).collect_garbage(options.keep_days)
     print(f"{records} results removed, {size / 1e6:.1f} MB freed")
 
 
-def _databases_list(_: argparse.Namespace) -> None:
+def _databases_list(options: argparse.Namespace) -> None:
     from snakefold.databases.registry import describe, load_registry
 
-    print(describe(load_registry(Path(workflow.config_of_this_job().databases.registry))))
+    print(describe(load_registry(Path(workflow.config_of_this_job(options.config).databases.registry))))
 
 
-def _databases_verify(_: argparse.Namespace) -> int:
+def _databases_verify(options: argparse.Namespace) -> int:
     from snakefold.databases.manifest import verify
 
-    folder = workflow.config_of_this_job().databases.folder
+    folder = workflow.config_of_this_job(options.config).databases.folder
     faults = verify(Path(folder))
     for fault in faults:
         print(fault)
@@ -220,7 +229,7 @@ def _databases_verify(_: argparse.Namespace) -> int:
 def _databases_download(options: argparse.Namespace) -> None:
     from snakefold.databases.download import download
 
-    config = workflow.config_of_this_job().databases
+    config = workflow.config_of_this_job(options.config).databases
     folder = options.manifest.parent.parent if options.manifest else Path(config.folder)
     plain = workflow.CONFIG_VARIABLE in os.environ
     download(options.database, Path(config.registry), folder, log=options.log, plain=plain)
@@ -282,10 +291,10 @@ def _summarize(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from snakefold import conclusion
 
-    conclusion.report(workflow.of_this_job(), options.receipts, options.folder)
+    conclusion.report(workflow.of_this_job(), options.folder)
 
 
 def _conclude(options: argparse.Namespace) -> None:
     from snakefold import conclusion
 
-    conclusion.conclude(workflow.of_this_job(), options.table, options.receipts, options.outcome, log=options.log)
+    conclusion.conclude(workflow.of_this_job(), options.table, options.outcome, log=options.log)

@@ -1,7 +1,10 @@
 """The end of a run: what came of it, in a report, in a file, and in a few lines on the terminal."""
 
+import contextlib
 import csv
 import json
+import shlex
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from snakefold import __version__
-from snakefold.batch import read_databases, read_receipt
+from snakefold.batch import databases_behind, read_receipt
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, sha256_of_json, write_json
 from snakefold.store import open_store
-from snakefold.workflow import Folding
+from snakefold.workflow import Folding, changes_of
 
 SOFTWARE = ("snakemake", "pyhmmer", "openmm", "pdbfixer", "gemmi", "biotite", "modelcif")
 """Packages whose versions the report names."""
@@ -22,12 +25,15 @@ SOFTWARE = ("snakemake", "pyhmmer", "openmm", "pdbfixer", "gemmi", "biotite", "m
 _LISTED = 20  # failed targets that the terminal names; the report names all
 
 
-def report(folding: Folding, receipts: Sequence[Path], folder: Path) -> None:
+def report(folding: Folding, folder: Path) -> None:
     """Write the HTML report of a run into `folder`."""
     from snakefold.report.report import write_report
 
     results = folder.parent
+    receipts = [Path(path) for path in folding.receipts(None)]
     science = folding.config.model_dump(mode="json", include={"seed", "search", "templates", "template", "relax"})
+    members = [member for path in receipts for member in read_receipt(path).values()]
+    databases = databases_behind(members)
     write_report(
         folding.prediction_folders(results),
         folder,
@@ -35,7 +41,7 @@ def report(folding: Folding, receipts: Sequence[Path], folder: Path) -> None:
         title=", ".join(Path(path).stem for path in folding.config.samples),
         run={
             "software": {"snakefold": __version__} | {name: version(name) for name in SOFTWARE},
-            "databases": [{**each, "digest": each["digest"][:16]} for each in read_databases(receipts)],
+            "databases": [{**each, "digest": each["digest"][:16]} for each in databases],
             "config_digest": sha256_of_json(science)[:16],
         },
         timings=_timings(folding, receipts),
@@ -49,6 +55,7 @@ def _timings(folding: Folding, receipts: Sequence[Path]) -> dict[str, Any]:
     """
     store = open_store(folding.config.store)
     steps: dict[str, float] = defaultdict(float)
+    counted: set[str] = set()
     predictions: dict[str, float] = defaultdict(float)
     for path in receipts:
         content = read_json(path)
@@ -56,13 +63,15 @@ def _timings(folding: Folding, receipts: Sequence[Path]) -> dict[str, Any]:
             record = store.lookup(member.key) if member.key else None
             if record is None:
                 continue
-            steps[content["step"]] += record.seconds
+            if member.key not in counted:  # equal targets share one result
+                steps[content["step"]] += record.seconds
+            counted.add(member.key or "")
             if content["engine"]:
                 predictions[f"{name}/{content['engine']}"] += record.seconds
     return {"steps": dict(steps), "predictions": dict(predictions)}
 
 
-def conclude(folding: Folding, table: Path, receipts: Sequence[Path], outcome: Path, *, log: Path | None) -> None:
+def conclude(folding: Folding, table: Path, outcome: Path, *, log: Path | None) -> None:
     """Say how the run ended, by its summary `table`, and what it took; write how it ended to `outcome`.
 
     Raises SnakefoldError when predictions failed, unless the config allows that; `outcome` is then not written, so that
@@ -81,7 +90,7 @@ def conclude(folding: Folding, table: Path, receipts: Sequence[Path], outcome: P
     ]
     if len(unfinished) > _LISTED:
         lines.append(f"  ... and {len(unfinished) - _LISTED} more")
-    seconds = _timings(folding, receipts)["steps"]
+    seconds = _timings(folding, [Path(path) for path in folding.receipts(None)])["steps"]
     if seconds:
         lines.append("computing, on one core: " + ", ".join(f"{step} {took:.0f} s" for step, took in seconds.items()))
     lines.append(f"structures, summary.tsv and report/index.html are in {folding.config.results}/")
@@ -93,14 +102,20 @@ def conclude(folding: Folding, table: Path, receipts: Sequence[Path], outcome: P
     if by_status["failed"] and not folding.config.allow_failures:
         raise SnakefoldError(
             f"{len(by_status['failed'])} of {len(statuses)} predictions failed; see above and the report, mend the "
-            "cause, then `python -m snakefold retry` and run again"
+            f"cause, then `{_retry_command(folding)}` and run again"
         )
     write_json(outcome, by_status)
+
+
+def _retry_command(folding: Folding) -> str:
+    changes = changes_of(folding.config)
+    return shlex.join(["python", "-m", "snakefold", "retry", *(["--config", *changes] if changes else [])])
 
 
 def withdraw_failures(folding: Folding) -> int:
     """Remove the receipts that hold failures or name results that the store has lost; returns how many.
 
+    Folders whose scoring failed go with them.
     The next run makes these again, and takes from the store whatever did not fail.
     """
     store = open_store(folding.config.store)
@@ -114,4 +129,10 @@ def withdraw_failures(folding: Folding) -> int:
         if lost or any(member.status == "failed" for member in members):
             path.unlink()
             withdrawn += 1
+    for folder in folding.prediction_folders(Path(folding.config.results)):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            status = read_json(folder / "status.json")
+            if status["status"] == "failed" and status["step"] == "score":
+                shutil.rmtree(folder)
+                withdrawn += 1
     return withdrawn

@@ -40,6 +40,14 @@ _Texts = Annotated[
 ]
 
 
+def _without_last_slash(value: Any) -> Any:
+    """`results/` names the same folder as `results`, but makes other paths."""
+    return value.rstrip("/") or value if isinstance(value, str) else value
+
+
+Folder = Annotated[str, BeforeValidator(_without_last_slash), Field(min_length=1)]
+
+
 class Databases(Section):
     """Which databases are searched, and where they lie."""
 
@@ -47,7 +55,7 @@ class Databases(Section):
         default="config/databases.yaml", min_length=1, description="What databases and presets there are."
     )
     preset: str = Field(default="mini", min_length=1, description="The group of databases that is searched.")
-    folder: str = Field(
+    folder: Folder = Field(
         default=".snakefold/databases", min_length=1, description="Where downloaded databases are kept."
     )
 
@@ -129,13 +137,13 @@ class Config(Section):
         min_length=1,
         description="The sample sheet, or a list of several.",
     )
-    results: str = Field(default="results", min_length=1, description="Where predictions, summary and report go.")
-    work: str = Field(default=".snakefold/work", min_length=1, description="Where receipts of batches go.")
-    logs: str = Field(default=".snakefold/logs", min_length=1, description="Where the logs of jobs go.")
-    benchmarks: str = Field(
+    results: Folder = Field(default="results", min_length=1, description="Where predictions, summary and report go.")
+    work: Folder = Field(default=".snakefold/work", min_length=1, description="Where receipts of batches go.")
+    logs: Folder = Field(default=".snakefold/logs", min_length=1, description="Where the logs of jobs go.")
+    benchmarks: Folder = Field(
         default=".snakefold/benchmarks", min_length=1, description="Where times and memory of jobs go."
     )
-    store: str = Field(
+    store: Folder = Field(
         default=".snakefold/store",
         min_length=1,
         description="Where expensive results are kept: a folder or an S3 prefix.",

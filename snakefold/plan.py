@@ -39,6 +39,8 @@ _TEMPLATE_SEARCH_SECONDS = 3.0
 _SCORE_SECONDS = 5.0
 _FINAL_SECONDS = 10.0
 _PROCESS_MB = 500
+_CHAINS_OF_A_PASS = 32  # as search_msas takes them
+_DATABASES = 3  # that have as many hits as are kept; which databases there are is not known here
 
 _Member = TypeVar("_Member")
 
@@ -387,11 +389,17 @@ def _search_batches(chains: Sequence[Chain], config: Config) -> list[Batch]:
             members=[(len(chain.sequence), chain.search_id, seconds(chain)) for chain in part],
             identity={"settings": settings, "members": sorted(_identity_of_chain(chain) for chain in part)},
             overhead=_DATABASE_PASS_SECONDS,
-            # A block of the database, and the hits of the longest chain as an alignment.
-            memory_mb=600 + max(len(chain.sequence) for chain in part) * config.search.max_sequences // 20_000,
+            memory_mb=600 + _hits_mb(part, config),
         )
         for part in parts
     ]
+
+
+def _hits_mb(chains: Sequence[Chain], config: Config) -> int:
+    """Memory (MB) of as many hits as a pass may keep; measured: 0.4 kB each, and 2.2 bytes a residue."""
+    longest = max(len(chain.sequence) for chain in chains)
+    hits = min(_CHAINS_OF_A_PASS, len(chains)) * _DATABASES * config.search.max_sequences
+    return math.ceil(hits * (400 + 2.2 * longest) / 1e6)
 
 
 def _identity_of_chain(chain: Chain) -> list[str | None]:

@@ -73,7 +73,7 @@ def score_prediction(prediction: Prediction, folder: Path) -> None:
     chains = unrelaxed_chains
     if relaxed and prediction.relaxed is not None:
         chains = _with_confidence(read_model(prediction.relaxed), prediction.prediction)
-    if tuple(chain.sequence for chain in chains) != prediction.sequences:
+    if not _is_model_of(chains, prediction.sequences):
         raise SnakefoldError(
             f"{prediction.target_id}: the model's sequences are not those of the target; fold it again"
         )
@@ -296,6 +296,14 @@ def _reference_chains(result: Comparison) -> list[ModelChain]:
         ModelChain(sequence=chain.sequence, atoms=chain.residues, confidence=[None] * len(chain.sequence))
         for chain in result.reference
     ]
+
+
+def _is_model_of(chains: Sequence[ModelChain], sequences: Sequence[str]) -> bool:
+    """Whether a model has the chains of a target. For X, U and the like an engine may have put what it can model."""
+    if [len(chain.sequence) for chain in chains] != list(map(len, sequences)):
+        return False
+    modelled = "".join(chain.sequence for chain in chains)
+    return all(ours == theirs or theirs in "XU" for ours, theirs in zip(modelled, "".join(sequences), strict=True))
 
 
 def _template_uses(prediction: Prediction) -> list[TemplateUse]:

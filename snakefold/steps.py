@@ -6,6 +6,7 @@ which is the same wherever and for whomever it is computed.
 
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +18,18 @@ from typing import TYPE_CHECKING
 
 from snakefold import __version__, versions
 from snakefold.batch import (
+    LOG_LINES,
     BatchRun,
     MemberReceipt,
+    databases_behind,
     fetch_files,
     peak_memory_mb,
-    read_databases,
     read_receipt,
     run_in_processes,
 )
 from snakefold.databases.manifest import Manifest, read_manifest
 from snakefold.engines import ENGINES
-from snakefold.engines.base import ChainInputs, FoldTask
+from snakefold.engines.base import ChainInputs, Engine, FoldTask
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.files import read_json, sha256_of_file, sha256_of_json
 from snakefold.outcome import Outcome
@@ -59,7 +61,7 @@ class Job:
         members: Sequence[str],
         *,
         engine: str | None = None,
-        databases: Sequence[Mapping[str, str]] = (),
+        databases: Mapping[str, Sequence[Mapping[str, str]]] | None = None,
     ) -> Iterator[BatchRun]:
         """Work on one batch: its progress and its scratch folder end with the block."""
         title = " ".join(filter(None, (step, engine, batch)))
@@ -71,7 +73,7 @@ class Job:
                 members,
                 self.store,
                 engine=engine,
-                databases=databases,
+                databases=databases or {},
                 reuse=self.folding.config.reuse,
                 progress=progress,
             ) as run,
@@ -95,9 +97,10 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
     from snakefold.search.stream import Thresholds
 
     config = job.folding.config.search
-    databases = [read_manifest(path) for path in manifests]
+    databases = [_database(path) for path in manifests]
     chains = {member: job.folding.plan.chain(member) for member in job.folding.plan.search(batch).members}
-    with job.batch("search_msa", batch, list(chains), databases=_named(databases)) as run:
+    read = {member: _named(databases) if chain.msa is None else [] for member, chain in chains.items()}
+    with job.batch("search_msa", batch, list(chains), databases=read) as run:
         actions = {
             member: Action(
                 step="search_msa",
@@ -157,6 +160,18 @@ def _digests(databases: Sequence[Manifest]) -> dict[str, str]:
     return {database.name: database.digest for database in databases}
 
 
+def _database(path: Path) -> Manifest:
+    """A database whose files are as its manifest says, by their sizes: results are kept under its digest."""
+    manifest = read_manifest(path)
+    for name, file in manifest.files.items():
+        found = path.parent / name
+        if not found.is_file() or found.stat().st_size != file.size:
+            raise SnakefoldError(
+                f"{found}: is not what its manifest says; run `python -m snakefold databases download {manifest.name}`"
+            )
+    return manifest
+
+
 def _named(databases: Sequence[Manifest]) -> list[dict[str, str]]:
     return [
         {"name": each.name, "version": each.version, "licence": each.licence, "digest": each.digest}
@@ -178,10 +193,10 @@ def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: 
     from snakefold.search.templates import search_templates as search
 
     config = job.folding.config.templates
-    database = read_manifest(manifest)
+    database = _database(manifest)
     found = read_receipt(msas)
     members = job.folding.plan.template_search(batch).members
-    with job.batch("search_templates", batch, members, databases=_named([database])) as run:
+    with job.batch("search_templates", batch, members, databases=dict.fromkeys(members, _named([database]))) as run:
         ready = _hand_on(run, {member: found[member] for member in members})
         actions = {
             member: Action(
@@ -252,14 +267,16 @@ def fold(
     found_msas, found_templates = _read_receipts(msas), _read_receipts(templates)
     parameters = job.folding.config.parameters_of_engine(engine)
     targets = {member: job.folding.plan.target(member) for member in job.folding.plan.fold(engine, batch).members}
-    with job.batch("fold", batch, list(targets), engine=engine, databases=read_databases([*msas, *templates])) as run:
+    needed = {member: _needs_of(target, found_msas, found_templates, predictor) for member, target in targets.items()}
+    databases = {member: databases_behind(needs.values()) for member, needs in needed.items()}
+    with job.batch("fold", batch, list(targets), engine=engine, databases=databases) as run:
         actions = {}
         for member, target in targets.items():
             refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
-            if refused is not None:  # such a target brings no searches with it
+            if refused is not None:
                 run.skip(member, "not_accepted", f"the engine {engine} {refused}")
                 continue
-            needs = _needs_of(target, found_msas, found_templates, predictor.needs_msa, predictor.needs_templates)
+            needs = needed[member]
             ended = next((need for need in needs.values() if need.status != "done"), None)
             if ended is not None:
                 run.hand_on(member, ended)
@@ -283,7 +300,7 @@ def fold(
                     if predictor.needs_msa
                     else None,
                     templates=_fetch(job.store, run, found_templates[chain.search_id], chain.search_id, "templates")
-                    if predictor.needs_templates
+                    if predictor.needs_templates and target.template is None
                     else None,
                 )
                 for chain in target.chains
@@ -296,13 +313,17 @@ def fold(
         run.write_receipt(receipt)
 
 
-def _needs_of(target: Target, msas: Receipts, templates: Receipts, msa: bool, template: bool) -> Receipts:
-    """What an engine reads of the searches: `<chain number>/<step>` -> the member's receipt."""
+def _needs_of(target: Target, msas: Receipts, templates: Receipts, engine: Engine) -> Receipts:
+    """What an engine reads of the searches: `<chain number>/<step>` -> the member's receipt.
+
+    A template of the user's own takes the place of those that were found. A target that the engine refuses has no
+    searches behind it.
+    """
     needs = {}
     for number, chain in enumerate(target.chains):
-        if msa:
+        if engine.needs_msa and chain.search_id in msas:
             needs[f"{number}/msa"] = msas[chain.search_id]
-        if template:
+        if engine.needs_templates and target.template is None and chain.search_id in templates:
             needs[f"{number}/templates"] = templates[chain.search_id]
     return needs
 
@@ -366,10 +387,19 @@ def score(job: Job, engine: str, target_id: str, *, models: Path, relaxed: Path,
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir(parents=True)
     if model.status == "done":
-        with TemporaryDirectory(prefix="snakefold-score-") as scratch:
-            relaxation = read_receipt(relaxed)[target_id]
-            prediction = _prediction(job, engine, target_id, model, relaxation, Path(scratch), read_databases([models]))
-            score_prediction(prediction, partial_folder)
+        try:
+            with TemporaryDirectory(prefix="snakefold-score-") as scratch:
+                relaxation = read_receipt(relaxed)[target_id]
+                prediction = _prediction(job, engine, target_id, model, relaxation, Path(scratch))
+                score_prediction(prediction, partial_folder)
+        except Exception as error:  # whatever it was, it must not stop the other targets
+            reason = str(error) if isinstance(error, SnakefoldError) else f"{type(error).__name__}: {error}"
+            log = traceback.format_exc().splitlines()[-LOG_LINES:]
+            shutil.rmtree(partial_folder)
+            partial_folder.mkdir()
+            write_status(
+                partial_folder, target_id, engine, "failed", step="score", kind="error", reason=reason, log=log
+            )
     else:
         write_status(
             partial_folder,
@@ -392,7 +422,6 @@ def _prediction(
     model: MemberReceipt,
     relaxed: MemberReceipt,
     scratch: Path,
-    databases: Sequence[Mapping[str, str]],
 ) -> "Prediction":
     """Bring together in `scratch` what the steps made of one target. What the fold read is named by its receipt."""
     from snakefold.score import Prediction
@@ -418,6 +447,9 @@ def _prediction(
         entry = read_by_engine(f"{number}/templates/{template['entry']}.cif.gz")
         if entry is not None:
             used.setdefault(entry.name, entry)
+    own = target.template
+    if own is not None and sha256_of_file(own) == model.inputs["template"]:
+        used[own.name] = own
     msa_facts = [read_by_engine(f"{number}/msa/msa.json") for number in numbers]
     if relaxed.status == "done":
         relaxation = fetch_files(job.store, relaxed, scratch / "relaxed")
@@ -441,12 +473,13 @@ def _prediction(
         alignment=made_by_engine("alignment.fasta"),
         pae=made_by_engine("pae.json"),
         templates=tuple(used[name] for name in sorted(used)),
-        software=_software(engine),
-        databases=databases,
+        software=_software(engine, model, relaxed),
+        databases=model.databases,
     )
 
 
-def _software(engine: str) -> dict[str, str]:
-    """Programs that made a model, with their versions."""
-    tools = {name: version(name) for name in ("pyhmmer", "openmm", "pdbfixer")}
-    return {"snakefold": __version__, f"snakefold engine {engine}": ENGINES[engine].version, **tools}
+def _software(engine: str, model: MemberReceipt, relaxed: MemberReceipt) -> dict[str, str]:
+    """Programs that made a model, with the versions that they had when it was made (see `_version`)."""
+    packages = [package.rpartition("-") for made in (model, relaxed) for package in made.version.split()[1:]]
+    own = {"snakefold": __version__, f"snakefold engine {engine}": model.version.split()[0]}
+    return own | {name: version for name, _, version in packages}

@@ -24,6 +24,8 @@ DAY = 86_400  # seconds
 GRACE_DAYS = 1.0
 """Blobs younger than this are never collected: their record may still be on its way."""
 
+_REMEDY = "run `python -m snakefold retry`, then the workflow again"
+
 
 class StoreError(SnakefoldError):
     """The store lacks a result that a receipt promises, or holds it damaged."""
@@ -147,6 +149,8 @@ class LocalStore:
             return
         except FileNotFoundError:
             pass
+        except PermissionError:
+            return  # there already, and a colleague's
         with replacing(path) as temporary:
             shutil.copyfile(source, temporary)
         path.chmod(0o444)
@@ -158,12 +162,10 @@ class LocalStore:
             try:
                 found = _copy(blob, temporary)
             except FileNotFoundError:
-                raise StoreError(f"store: {blob} is gone; run `snakefold retry`, then the workflow again") from None
+                raise StoreError(f"store: {blob} is gone; {_REMEDY}") from None
             if found != digest:
                 blob.unlink(missing_ok=True)
-                raise StoreError(
-                    f"store: {blob} was damaged and has been removed; run `snakefold retry`, then the workflow again"
-                )
+                raise StoreError(f"store: {blob} was damaged and has been removed; {_REMEDY}")
 
     def holds(self, digest: str) -> bool:
         """Whether there is a blob of this digest."""

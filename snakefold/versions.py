@@ -5,7 +5,7 @@ results are neither taken for new ones nor kept as finished. tests/e2e/test_gold
 the version did not.
 """
 
-RECEIPT = "2"
+RECEIPT = "3"
 """The form of receipts: a new one names new batches, so that receipts of an older snakefold are not read."""
 SEARCH_MSA = "1"
 SEARCH_TEMPLATES = "1"

@@ -7,7 +7,7 @@ clock or the network, so that a worker which parses the workflow again finds the
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ def load(config: Config, *, check_files: bool) -> Folding:
 def prepare(config: Mapping[str, Any], *, basedir: str, check_files: bool) -> Folding:
     """Called once by the workflow: read the run, and set up what the commands of its jobs inherit.
 
-    Faults end Snakemake with their lines alone, without a traceback of the Snakefile.
+    Faults end Snakemake with their lines, and the place in the Snakefile below them.
     """
     from snakemake.exceptions import WorkflowError
 
@@ -235,21 +235,48 @@ def prepare(config: Mapping[str, Any], *, basedir: str, check_files: bool) -> Fo
     return folding
 
 
-def config_of_this_job() -> Config:
-    """The config of a command: the workflow's, or, typed by hand, config/config.yaml."""
+def config_of_this_job(changes: Sequence[str] = ()) -> Config:
+    """The config of a command: the workflow's, or, typed by hand, config/config.yaml with `changes` ("key=value").
+
+    Values are YAML, and sections are merged, as with Snakemake's own `--config`.
+    """
     if given := os.environ.get(CONFIG_VARIABLE):
         return load_config(json.loads(given))
-    import yaml
+    settings = _read_config_file()
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise SnakefoldError(f"--config {change}: write KEY=VALUE")
+        new = _yaml(value, f"--config {key}")
+        old = settings.get(key)
+        settings[key] = {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
+    return load_config(settings)
 
+
+def changes_of(config: Config) -> list[str]:
+    """What makes this config differ from config/config.yaml, as `key=value` for `--config`."""
+    usual = load_config(_read_config_file()).model_dump(mode="json")
+    changed = {key: value for key, value in config.model_dump(mode="json").items() if value != usual[key]}
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()]
+
+
+def _read_config_file() -> dict[str, Any]:
     path = Path("config/config.yaml")
     try:
-        return load_config(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        return _yaml(path.read_text(encoding="utf-8"), str(path)) or {}
     except FileNotFoundError:
         raise SnakefoldError(f"{path}: not found; run this command in the folder that holds config/") from None
+
+
+def _yaml(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SnakefoldError(f"{path}: {' '.join(str(error).split())}") from None
+        raise SnakefoldError(f"{where}: {' '.join(str(error).split())}") from None
 
 
-def of_this_job() -> Folding:
+def of_this_job(changes: Sequence[str] = ()) -> Folding:
     """The run that a command belongs to (see `config_of_this_job`)."""
-    return load(config_of_this_job(), check_files=False)
+    return load(config_of_this_job(changes), check_files=False)

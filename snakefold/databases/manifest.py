@@ -102,7 +102,7 @@ def verify_manifest(folder: Path) -> list[str]:
 def verify(folder: Path) -> list[str]:
     """Verify every database of a databases folder; one line for each fault, none if all is well."""
     if not folder.is_dir():
-        raise SnakefoldError(f"{folder}: there are no databases; run `snakefold databases download`")
+        raise SnakefoldError(f"{folder}: there are no databases; run `python -m snakefold databases download NAME`")
     manifests = sorted(folder.glob(f"*/{MANIFEST_NAME}"))
     return [fault for manifest in manifests for fault in verify_manifest(manifest.parent)]
 

@@ -2,12 +2,13 @@
 
 import gzip
 import hashlib
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
@@ -16,6 +17,7 @@ from snakefold.databases.registry import RESERVED_NAMES, Unpacking
 from snakefold.errors import SnakefoldError
 
 _BLOCK = 1 << 20
+_ZSTD_BLOCK = 1 << 17
 
 
 def unpack(
@@ -43,12 +45,43 @@ def _decompressed(archive: Path, how: Unpacking) -> Iterator[BinaryIO]:
             with gzip.GzipFile(fileobj=raw) as stream:
                 yield cast(BinaryIO, stream)
         elif how.endswith("zst"):
-            # Large collections are compressed with windows beyond the 128 MiB that zstd takes by default.
-            reader = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-            with reader.stream_reader(raw, read_across_frames=True) as stream:
-                yield cast(BinaryIO, stream)
+            yield cast(BinaryIO, io.BufferedReader(_ZstdReader(raw)))
         else:
             yield raw
+
+
+class _ZstdReader(io.RawIOBase):
+    """Decompresses frame after frame. zstandard's own reader takes a file that ends within a frame for complete."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        # Large collections are compressed with windows beyond the 128 MiB that zstd takes by default.
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._compressed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            if not self._compressed:
+                self._compressed = self._raw.read(_ZSTD_BLOCK)
+            if not self._compressed:
+                if self._frame is not None:
+                    raise EOFError("it ends before its time")
+                return 0
+            if self._frame is None:
+                self._frame = self._decompressor.decompressobj()
+            self._ready = memoryview(self._frame.decompress(self._compressed))
+            self._compressed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = None
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
 
 
 def _unpack_tar(stream: BinaryIO, target: Path, folder: PurePosixPath, strip_components: int) -> dict[str, FileRecord]:

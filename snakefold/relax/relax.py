@@ -1,14 +1,14 @@
 """Relax one model: minimise it, and keep the result only if it is no worse than the input."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from openmm import OpenMMException
 
-from snakefold.errors import MemberError
+from snakefold.errors import MemberError, SnakefoldError
 from snakefold.files import replacing, write_json
 from snakefold.outcome import Outcome
 from snakefold.relax.minimise import Minimised, RelaxParameters, minimise
@@ -44,7 +44,7 @@ def relax_model(model: Path, folder: Path, *, parameters: Mapping[str, Any], see
     chains = read_model(model)
     try:
         prepared = prepare(chains, ph=settings.ph, seed=seed)
-        result = minimise(prepared, settings)
+        result = _minimise(prepared, settings)
     except MemberError as error:
         return _keep(model, folder, chains, kind=error.kind, reason=str(error))
     except (OpenMMException, ValueError) as error:
@@ -61,6 +61,20 @@ def relax_model(model: Path, folder: Path, *, parameters: Mapping[str, Any], see
     report = _report(chains, relaxed, prepared, result) | {"relaxed": True, "reason": None}
     write_json(folder / "relax.json", report)
     return Outcome(facts={"relaxed": True, "platform": result.platform, "rounds": result.rounds})
+
+
+def _minimise(prepared: AllAtomModel, settings: RelaxParameters) -> Minimised:
+    """Minimise; a GPU that fails (out of memory, lost) says nothing of the model, which must not be kept for it."""
+    try:
+        return minimise(prepared, settings)
+    except OpenMMException as error:
+        if settings.platform in ("CPU", "Reference"):
+            raise
+        if settings.platform == "auto":
+            return minimise(prepared, replace(settings, platform="CPU"))
+        raise SnakefoldError(
+            f"relax: the platform {settings.platform} failed: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _keep(

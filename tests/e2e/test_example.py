@@ -1,6 +1,7 @@
 """The shipped example, run for real: what a new user gets from `make run`."""
 
 import csv
+import gzip
 import hashlib
 import json
 import re
@@ -159,6 +160,34 @@ def test_a_renamed_target_and_a_new_pairing_of_known_chains_search_nothing(
         return [line for line in path.read_text().splitlines() if line.startswith("ATOM")]
 
     assert atoms(renamed) == atoms(model)
+
+
+def test_complexes_in_any_order_unusual_letters_and_twins(
+    copy_of_finished: Clone, write_sheet: Callable[..., Path]
+) -> None:
+    records = gzip.decompress((copy_of_finished.folder / "data/mini/templates/seqres.fasta.gz").read_bytes()).decode()
+    sequences = {entry.split()[0]: "".join(entry.split("\n")[1:]) for entry in records.split(">")[1:]}
+    hla, microglobulin = sequences["1bd2_A"], sequences["1bd2_B"]
+    protease = sequences["1hvr_A"]
+    sheet = write_sheet(
+        # Both chains have Ig domains, which align with one another: each must find its own all the same.
+        {
+            "id": "microglobulin_first",
+            "sequence": f"{microglobulin}:{hla}",
+            "reference": str(copy_of_finished.folder / "data/mini/templates/1bd2.cif.gz"),
+        },
+        {"id": "unknown", "sequence": protease[:50] + "X" + protease[51:]},
+        {"id": "selenocysteine", "sequence": protease[:66] + "U" + protease[67:]},
+        {"id": "twin", "sequence": protease},
+        {"id": "other_twin", "sequence": protease},
+    )
+    output = copy_of_finished.run("--config", f"samples={sheet}", "results=odd/")
+    assert "5 done, 0 skipped, 0 failed" in output
+    assert "other_twin done, the same as twin" in output or "twin done, the same as other_twin" in output
+    scores = json.loads((copy_of_finished.folder / "odd/microglobulin_first" / ENGINE / "scores.json").read_text())
+    assert scores["reference"]["tm_score"] > 0.95
+    assert scores["reference"]["dockq"] > 0.8
+    assert "Nothing to be done" in copy_of_finished.run("-n", "--config", f"samples={sheet}", "results=odd/")
 
 
 def test_a_given_msa_is_taken_in_place_of_a_search(copy_of_finished: Clone, write_sheet: Callable[..., Path]) -> None:

@@ -90,7 +90,7 @@ def test_damage_in_the_store_is_found_named_and_mended_by_retry(copy_of_finished
     assert "damaged" in output
     assert "snakefold retry" in output
     assert "Traceback" not in output
-    assert "1 receipts withdrawn" in copy_of_finished.snakefold("retry")
+    assert "results withdrawn" in copy_of_finished.snakefold("retry")
     output = copy_of_finished.run()
     assert computed(output, "fold") == 1
     assert rows(copy_of_finished)["trypsin"]["status"] == "done"

@@ -45,7 +45,7 @@ def run_batch(root: Path, members: list[str], *, reuse: bool = True, workers: in
     receipt = root / "receipt.json"
     with (
         Progress("fold test", len(members), log=root / "log.txt", plain=True) as progress,
-        BatchRun("fold", "b1", members, store, reuse=reuse, progress=progress) as run,
+        BatchRun("fold", "b1", members, store, databases={}, reuse=reuse, progress=progress) as run,
     ):
         missing = run.find_stored(actions)
         run_in_processes(run, missing, {member: partial(compute, member) for member in missing}, workers=workers)
@@ -79,6 +79,27 @@ def test_a_second_run_computes_only_failures_and_gives_the_same_receipt(tmp_path
     assert "1 computed, 2 not" in (tmp_path / "log.txt").read_text()
 
 
+def test_members_of_the_same_action_are_computed_once(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    action = Action(step="fold", tool="test", version="1 tool-2.0", inputs={"sequence": "0" * 64})
+    known = [{"name": "mini", "version": "1", "licence": "CC0", "digest": "1" * 64}]
+    with (
+        Progress("fold test", 3, log=tmp_path / "log.txt", plain=True) as progress,
+        BatchRun(
+            "fold", "b1", ["a", "b", "c"], store, databases={"a": known, "b": []}, reuse=True, progress=progress
+        ) as run,
+    ):
+        missing = run.find_stored(dict.fromkeys("abc", action))
+        assert list(missing) == ["a"]
+        run_in_processes(run, missing, {"a": partial(compute, "same")}, workers=2)
+        run.write_receipt(tmp_path / "receipt.json")
+    receipt = read_receipt(tmp_path / "receipt.json")
+    assert receipt["a"].files == receipt["b"].files == receipt["c"].files != {}
+    assert [len(receipt[name].databases) for name in "abc"] == [1, 0, 0]
+    assert receipt["c"].version == "1 tool-2.0"
+    assert "1 computed, 2 not" in (tmp_path / "log.txt").read_text()
+
+
 def test_reuse_false_computes_again(tmp_path: Path) -> None:
     run_batch(tmp_path, ["good"])
     run_batch(tmp_path, ["good"], reuse=False)
@@ -89,7 +110,7 @@ def test_a_receipt_that_would_leave_a_member_out_is_refused(tmp_path: Path) -> N
     store = LocalStore(tmp_path / "store")
     with (
         Progress("fold test", 1, plain=True) as progress,
-        BatchRun("fold", "b1", ["one"], store, reuse=True, progress=progress) as run,
+        BatchRun("fold", "b1", ["one"], store, databases={}, reuse=True, progress=progress) as run,
         pytest.raises(SnakefoldError, match="no outcome for one"),
     ):
         run.write_receipt(tmp_path / "receipt.json")
@@ -110,7 +131,8 @@ if __name__ == "__main__":
     members = [f"m{number}" for number in range(6)]
     actions = {m: Action(step="fold", tool="test", version="1", inputs={"member": m}) for m in members}
     with Progress("fold", 6, plain=True) as progress:
-        with BatchRun("fold", "b", members, LocalStore(root / "store"), reuse=True, progress=progress) as run:
+        store = LocalStore(root / "store")
+        with BatchRun("fold", "b", members, store, databases={}, reuse=True, progress=progress) as run:
             missing = run.find_stored(actions)
             calls = {m: partial(slow, root / f"count.{m}") for m in missing}
             run_in_processes(run, missing, calls, workers=1)

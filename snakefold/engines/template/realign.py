@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyhmmer import plan7
 
-from snakefold.engines.base import FoldTask
+from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.align import Alignment, build_profile
 from snakefold.engines.template.backbone import Backbone, helices
 from snakefold.engines.template.building import Array, standard_letter
@@ -32,12 +32,12 @@ _FEWEST_PAIRS = 15
 
 def realigned(task: FoldTask, templates: Sequence[ChainTemplate]) -> tuple[ChainTemplate, ...]:
     """The templates of the task's chains, each aligned anew with its chain."""
-    profiles: dict[str, Any] = {}
+    profiles: dict[ChainInputs, Any] = {}
     result: list[ChainTemplate] = []
     for chain, template in zip(task.chains, templates, strict=True):
-        if chain.sequence not in profiles:
-            profiles[chain.sequence] = build_profile(chain.sequence, chain.msa)
-        alignment = realign(profiles[chain.sequence], template.chain, template.alignment)
+        if chain not in profiles:
+            profiles[chain] = build_profile(chain.sequence, chain.msa)
+        alignment = realign(profiles[chain], template.chain, template.alignment)
         paired = sum(index in template.chain.residues for index in alignment.template.tolist())
         result.append(replace(template, alignment=alignment) if paired >= _FEWEST_PAIRS else template)
     return tuple(result)

@@ -214,12 +214,7 @@ def _entries_by_quality(sequences: Sequence[str], hits: Mapping[str, list[Templa
 
 
 def _observed_quality(sequences: Sequence[str], templates: Sequence[ChainTemplate]) -> float:
-    total = 0.0
-    for sequence, template in zip(sequences, templates, strict=True):
-        observed = np.array([index in template.chain.residues for index in template.hit.alignment.template])
-        posterior = template.hit.alignment.posterior * observed
-        alignment = replace(template.hit.alignment, posterior=posterior)
-        total += expected_quality(replace(template.hit, alignment=alignment), len(sequence)) * len(sequence)
+    total = sum(_quality(each, sequence) * len(sequence) for sequence, each in zip(sequences, templates, strict=True))
     return total / sum(map(len, sequences))
 
 
@@ -240,7 +235,7 @@ def _templates_in_entry(
         options = [_options(sequence, hits[sequence], entry, chains, pool) for sequence in sequences]
         if any(not found for found in options):
             continue
-        chosen = [max(options[0], key=_aligned_weight)] if len(sequences) == 1 else _touching(options)
+        chosen = [max(options[0], key=_aligned_weight)] if len(sequences) == 1 else _touching(sequences, options)
         if chosen is not None:
             return tuple(chosen)
     return None
@@ -287,32 +282,55 @@ def _aligned_weight(template: ChainTemplate) -> float:
     return float((alignment.posterior * observed).sum())
 
 
-def _touching(options: Sequence[Sequence[ChainTemplate]]) -> list[ChainTemplate] | None:
-    """One template per target chain, no chain used twice, grown from each possible start by the most contacts.
+def _quality(template: ChainTemplate, sequence: str) -> float:
+    """`expected_quality` of a chain, counting only the pairs that have coordinates there."""
+    alignment = template.hit.alignment
+    observed = np.array([index in template.chain.residues for index in alignment.template])
+    seen = replace(alignment, posterior=alignment.posterior * observed)
+    return expected_quality(replace(template.hit, alignment=seen), len(sequence))
 
-    None if the chains cannot be chosen such that each touches one chosen before it.
+
+def _touching(sequences: Sequence[str], options: Sequence[Sequence[ChainTemplate]]) -> list[ChainTemplate] | None:
+    """One template per target chain, no chain used twice, each touching another.
+
+    Grown from each possible start: next comes the chain that fits best, and of those that fit alike (to a tenth) the
+    one with the most contacts. Fit comes first, because related chains of a complex (HLA and beta-2-microglobulin, the
+    two chains of a T-cell receptor) align with one another. None if the chains cannot be chosen so.
     """
-    chains = {template.chain.name: template.chain for found in options for template in found}
-    contacts = dict(_contacts(chains))
-    best: tuple[int, list[ChainTemplate]] | None = None
-    for start in options[0]:
-        chosen: dict[int, ChainTemplate] = {0: start}
-        total = 0
-        while len(chosen) < len(options):
-            used = {template.chain.name for template in chosen.values()}
-            rank, grown = 0, None
-            for number, found in enumerate(options):
-                for template in found if number not in chosen else ():
-                    name = template.chain.name
-                    touching = sum(contacts.get(frozenset((name, other)), 0) for other in used)
-                    if name not in used and touching > rank:
-                        rank, grown = touching, (number, template)
-            if grown is None or rank < _MIN_CONTACTS:
-                break
-            chosen[grown[0]] = grown[1]
-            total += rank
-        if len(chosen) == len(options) and (best is None or total > best[0]):
-            best = total, [chosen[number] for number in range(len(options))]
+    contacts = dict(_contacts({template.chain.name: template.chain for found in options for template in found}))
+    quality = {
+        (sequence, template.chain.name): _quality(template, sequence)
+        for sequence, found in zip(sequences, options, strict=True)
+        for template in found
+    }
+    best: tuple[tuple[float, int], list[ChainTemplate]] | None = None
+    first_of = {sequence: number for number, sequence in reversed(list(enumerate(sequences)))}
+    for first in first_of.values():
+        for start in options[first]:
+            chosen: dict[int, ChainTemplate] = {first: start}
+            total = 0
+            while len(chosen) < len(options):
+                used = {template.chain.name for template in chosen.values()}
+                # Chains of one sequence are alike: the first that is still free stands for them.
+                free = {sequences[number]: number for number in reversed(range(len(options))) if number not in chosen}
+                rank, grown = (0.0, _MIN_CONTACTS - 1), None
+                for sequence, number in sorted(free.items(), key=lambda item: item[1]):
+                    for template in options[number]:
+                        name = template.chain.name
+                        touching = sum(contacts.get(frozenset((name, other)), 0) for other in used)
+                        fit = round(quality[sequence, name], 1), touching
+                        if name not in used and touching >= _MIN_CONTACTS and (grown is None or fit > rank):
+                            rank, grown = fit, (number, template)
+                if grown is None:
+                    break
+                chosen[grown[0]] = grown[1]
+                total += rank[1]
+            if len(chosen) < len(options):
+                continue
+            fits = [quality[sequences[number], template.chain.name] for number, template in chosen.items()]
+            value = round(sum(fits) / len(fits), 2), total
+            if best is None or value > best[0]:
+                best = value, [chosen[number] for number in range(len(options))]
     return best[1] if best else None
 
 
