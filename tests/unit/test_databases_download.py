@@ -148,7 +148,8 @@ def test_a_broken_connection_goes_on_from_where_it_was(tmp_path: Path, server: F
     fetch(database(pinned(tmp_path, f"{server.address}/a")), tmp_path, transfer)
     assert (tmp_path / "dbs/db/a.fasta").read_bytes() == CONTENT
     assert server.breaks == []
-    assert server.served < len(CONTENT) + IN_FLIGHT
+    # What each break loses is on its way then; without going on, 1.35 MB would be served twice.
+    assert server.served < len(CONTENT) + 3 * IN_FLIGHT
 
 
 def test_a_busy_server_is_asked_again(tmp_path: Path, server: FileServer):
