@@ -233,6 +233,26 @@ def test_two_chains_in_one_place_are_kept_and_do_not_end_the_batch(tmp_path: Pat
     assert (tmp_path / "relaxed.cif").read_bytes() == (tmp_path / "model.cif").read_bytes()
 
 
+def test_a_gpu_that_fails_says_nothing_of_the_model(
+    tmp_path: Path, helix: ModelChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = relax.minimise
+    asked: list[str] = []
+
+    def failing(model: Any, parameters: Any) -> Any:
+        asked.append(parameters.platform)
+        if parameters.platform != "CPU":
+            raise openmm.OpenMMException("Error creating array: CUDA_ERROR_OUT_OF_MEMORY (2)")
+        return honest(model, parameters)
+
+    monkeypatch.setattr(relax, "minimise", failing)
+    outcome, _, _ = relaxed(tmp_path, [helix], {"platform": "auto"})
+    assert asked == ["auto", "CPU"]
+    assert outcome.facts["relaxed"] is True
+    with pytest.raises(SnakefoldError, match=r"the platform CUDA failed: .*OUT_OF_MEMORY"):
+        relax_model(tmp_path / "model.cif", tmp_path, parameters={"platform": "CUDA"}, seed=0)
+
+
 def test_a_result_worse_than_its_input_is_refused(
     tmp_path: Path, helix: ModelChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
