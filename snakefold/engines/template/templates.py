@@ -91,6 +91,16 @@ def read_hits(folder: Path | None) -> list[TemplateHit]:
     return [_merge_hits(group) for group in merged.values()]
 
 
+def _nearest(folder: Path | None) -> str:
+    """What came nearest to being a hit and why it is none, to be added to a sentence; empty if nothing did."""
+    try:
+        rejected = json.loads(((folder or Path()) / "hits.json").read_text(encoding="utf-8"))["rejected"]
+        first = rejected[0]
+        return f"; the nearest, {first['entry']} {first['chain']}, was passed over: {first['reason']}"
+    except (OSError, KeyError, IndexError, TypeError, ValueError):
+        return ""
+
+
 def _merge_hits(hits: Sequence[TemplateHit]) -> TemplateHit:
     best = max(hits, key=lambda hit: hit.score)
     if len(hits) == 1:
@@ -164,7 +174,7 @@ def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
             name = f"chain {number + 1} ({len(chain.sequence)} residues)"
             if task.template is not None:
                 raise MemberError("bad_template", f"the given template does not align with {name}; {_REMEDY}")
-            raise NoTemplateError("no_template", f"no template found for {name}")
+            raise NoTemplateError("no_template", f"no template found for {name}{_nearest(chain.templates)}")
         hits[chain.sequence] = found
     sequences = [chain.sequence for chain in task.chains]
     candidates = _entries_by_quality(sequences, hits)
