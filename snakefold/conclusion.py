@@ -7,7 +7,6 @@ import shlex
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,8 @@ def report(folding: Folding, folder: Path) -> None:
     from snakefold.report.report import write_report
 
     results = folder.parent
-    receipts = [Path(path) for path in folding.receipts(None)]
     science = folding.config.model_dump(mode="json", include={"seed", "search", "templates", "template", "relax"})
-    members = [member for path in receipts for member in read_receipt(path).values()]
+    members = (member for path in folding.receipts(None) for member in read_receipt(Path(path)).values())
     databases = databases_behind(members)
     write_report(
         folding.prediction_folders(results),
@@ -44,11 +42,11 @@ def report(folding: Folding, folder: Path) -> None:
             "databases": [{**each, "digest": each["digest"][:16]} for each in databases],
             "config_digest": sha256_of_json(science)[:16],
         },
-        timings=_timings(folding, receipts),
+        timings=_timings(folding),
     )
 
 
-def _timings(folding: Folding, receipts: Sequence[Path]) -> dict[str, Any]:
+def _timings(folding: Folding) -> dict[str, Any]:
     """Seconds of computing: by step, and by prediction for the steps that work on predictions.
 
     They come from the store, so a result found there shows what it once took.
@@ -57,17 +55,18 @@ def _timings(folding: Folding, receipts: Sequence[Path]) -> dict[str, Any]:
     steps: dict[str, float] = defaultdict(float)
     counted: set[str] = set()
     predictions: dict[str, float] = defaultdict(float)
-    for path in receipts:
-        content = read_json(path)
-        for name, member in read_receipt(path).items():
-            record = store.lookup(member.key) if member.key else None
+    for path in folding.receipts(None):
+        receipt = read_json(Path(path))
+        for name, member in receipt["members"].items():
+            key = member["key"]
+            record = store.lookup(key) if key else None
             if record is None:
                 continue
-            if member.key not in counted:  # equal targets share one result
-                steps[content["step"]] += record.seconds
-            counted.add(member.key or "")
-            if content["engine"]:
-                predictions[f"{name}/{content['engine']}"] += record.seconds
+            if key not in counted:  # equal targets share one result
+                counted.add(key)
+                steps[receipt["step"]] += record.seconds
+            if receipt["engine"]:
+                predictions[f"{name}/{receipt['engine']}"] += record.seconds
     return {"steps": dict(steps), "predictions": dict(predictions)}
 
 
@@ -90,7 +89,7 @@ def conclude(folding: Folding, table: Path, outcome: Path, *, log: Path | None) 
     ]
     if len(unfinished) > _LISTED:
         lines.append(f"  ... and {len(unfinished) - _LISTED} more")
-    seconds = _timings(folding, [Path(path) for path in folding.receipts(None)])["steps"]
+    seconds = _timings(folding)["steps"]
     if seconds:
         lines.append("computing, on one core: " + ", ".join(f"{step} {took:.0f} s" for step, took in seconds.items()))
     lines.append(f"structures, summary.tsv and report/index.html are in {folding.config.results}/")
@@ -115,8 +114,8 @@ def _retry_command(folding: Folding) -> str:
 def withdraw_failures(folding: Folding) -> int:
     """Remove the receipts that hold failures or name results that the store has lost; returns how many.
 
-    Folders whose scoring failed go with them.
-    The next run makes these again, and takes from the store whatever did not fail.
+    Folders whose scoring failed go with them, and count. The next run makes these again, and takes from the store
+    whatever did not fail.
     """
     store = open_store(folding.config.store)
     withdrawn = 0
