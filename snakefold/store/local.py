@@ -1,9 +1,4 @@
-"""The content-addressed store of expensive results.
-
-Two levels, as Bazel's remote cache has them: an *action* key, made of everything that determines a result, leads to
-a *record*; the record names the result's files by digest; each *blob* is the bytes of one digest. Both levels are
-written beside their place and renamed, so that any number of writers may share a store and none sees a part.
-"""
+"""A store in a directory."""
 
 import contextlib
 import hashlib
@@ -11,110 +6,19 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
 
-from snakefold.errors import SnakefoldError
-from snakefold.files import canonical_json, read_json, replacing, sha256_of_file, sha256_of_json, write_text
-from snakefold.outcome import Outcome
-
-DAY = 86_400  # seconds
-GRACE_DAYS = 1.0
-"""Blobs younger than this are never collected: their record may still be on its way."""
-
-_REMEDY = "run `python -m snakefold retry`, then the workflow again"
-
-
-class StoreError(SnakefoldError):
-    """The store lacks a result that a receipt promises, or holds it damaged."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Action:
-    """Everything that determines one result. Equal actions give equal results, so the second is never computed.
-
-    `version` is that of the step's own code together with the tool's; `inputs` maps names to SHA-256 digests;
-    `databases` maps names to manifest digests; `parameters` are plain JSON values.
-    """
-
-    step: str
-    tool: str
-    version: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    databases: Mapping[str, str] = field(default_factory=dict)
-    seed: int | None = None
-
-    @property
-    def key(self) -> str:
-        """SHA-256 of the action's canonical JSON."""
-        return sha256_of_json(asdict(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What the store knows of one action: how it ended, its files (name -> SHA-256), and what it took."""
-
-    step: str
-    outcome: Outcome
-    files: Mapping[str, str]
-    seconds: float
-    peak_memory_mb: float
-    hardware: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreStatistics:
-    """How much a store holds: records by step, blobs, bytes."""
-
-    records: Mapping[str, int]
-    blobs: int
-    size: int
-
-
-class Store(Protocol):
-    """Where results are kept. The local directory and the S3 prefix behave alike."""
-
-    def lookup(self, key: str) -> Record | None:
-        """The record of an action whose files are all there, or None. Counts as a use (see `collect_garbage`)."""
-        ...
-
-    def commit(self, key: str, record: Record, folder: Path) -> None:
-        """Keep a result: the files that `record.files` names, found in `folder`, then the record itself."""
-        ...
-
-    def fetch(self, digest: str, path: Path) -> None:
-        """Write the bytes of a digest to `path`, atomically and checked. Raises StoreError."""
-        ...
-
-    def holds(self, digest: str) -> bool:
-        """Whether there is a blob of this digest (its content is checked on reading)."""
-        ...
-
-    def statistics(self) -> StoreStatistics:
-        """Count what is there."""
-        ...
-
-    def verify(self) -> list[str]:
-        """Read everything again; remove what is damaged; return a line for each fault."""
-        ...
-
-    def collect_garbage(self, keep_days: float) -> tuple[int, int]:
-        """Remove records unused for `keep_days` and the blobs that no record names: (records, bytes) removed."""
-        ...
-
-
-def open_store(location: str) -> Store:
-    """The store at a directory. Raises SnakefoldError for a location of another kind."""
-    if "://" in location:
-        raise SnakefoldError(f"store: {location}: only a local directory can be a store in this version; name a folder")
-    return LocalStore(Path(location))
+from snakefold.files import canonical_json, read_json, replacing, sha256_of_file, write_text
+from snakefold.store.base import DAY, GRACE_DAYS, REMEDY, Record, StoreError, StoreStatistics, record_from_json
 
 
 class LocalStore:
-    """A store in a directory of a POSIX file system, local or shared (rename within a directory must be atomic)."""
+    """A store in a directory of a POSIX file system, local or shared (rename within a directory must be atomic).
+
+    Records and blobs are written beside their place and renamed, so that any number of writers may share it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -129,12 +33,17 @@ class LocalStore:
         """The record of an action whose files are all there, or None."""
         path = self._record_path(key)
         try:
-            record = _record_from_json(read_json(path))
+            record = record_from_json(read_json(path))
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None  # absent, or torn by a disk fault: computed and written again
         with contextlib.suppress(OSError):  # a colleague's file: readable, but not ours to touch
             os.utime(path)
         return record if all(self.holds(digest) for digest in record.files.values()) else None
+
+    def lookup_many(self, keys: Iterable[str]) -> dict[str, Record]:
+        """The records of those actions that `lookup` finds."""
+        found = {key: self.lookup(key) for key in keys}
+        return {key: record for key, record in found.items() if record is not None}
 
     def commit(self, key: str, record: Record, folder: Path) -> None:
         """Keep a result: blobs first, so that a record never names what is not there."""
@@ -162,10 +71,10 @@ class LocalStore:
             try:
                 found = _copy(blob, temporary)
             except FileNotFoundError:
-                raise StoreError(f"store: {blob} is gone; {_REMEDY}") from None
+                raise StoreError(f"store: {blob} is gone; {REMEDY}") from None
             if found != digest:
                 blob.unlink(missing_ok=True)
-                raise StoreError(f"store: {blob} was damaged and has been removed; {_REMEDY}")
+                raise StoreError(f"store: {blob} was damaged and has been removed; {REMEDY}")
 
     def holds(self, digest: str) -> bool:
         """Whether there is a blob of this digest."""
@@ -182,8 +91,8 @@ class LocalStore:
         records: Counter[str] = Counter()
         for path in self._records():
             try:
-                records[read_json(path)["step"]] += 1
-            except (ValueError, KeyError):
+                records[record_from_json(read_json(path)).step] += 1
+            except (ValueError, TypeError, KeyError):
                 records["unreadable"] += 1
         sizes = [path.stat().st_size for path in self._blobs()]
         return StoreStatistics(records=dict(sorted(records.items())), blobs=len(sizes), size=sum(sizes))
@@ -197,7 +106,7 @@ class LocalStore:
                 faults.append(f"{blob}: damaged; removed")
         for path in sorted(self._records()):
             try:
-                record = _record_from_json(read_json(path))
+                record = record_from_json(read_json(path))
             except (ValueError, TypeError, KeyError):
                 path.unlink()
                 faults.append(f"{path}: unreadable; removed")
@@ -219,7 +128,7 @@ class LocalStore:
                 continue
             try:
                 used.update(read_json(path)["files"].values())
-            except (ValueError, KeyError):
+            except (ValueError, TypeError, KeyError, AttributeError):
                 path.unlink(missing_ok=True)
         freed = 0
         for path in list((self.root / "blobs").glob("??/*")) + list((self.root / "actions").glob("??/.*")):
@@ -228,10 +137,6 @@ class LocalStore:
                 path.unlink(missing_ok=True)
                 freed += status.st_size
         return removed, freed
-
-
-def _record_from_json(value: dict[str, Any]) -> Record:
-    return Record(**{**value, "outcome": Outcome(**value["outcome"])})
 
 
 def _copy(source: Path, destination: Path) -> str:
