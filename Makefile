@@ -6,6 +6,9 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 CORES ?= all
+# Snakemake looks for plugins among the installed packages; ours are found there as links into this folder.
+LINK_PLUGINS = for plugin in snakemake_executor_plugin_aws_batch_fleet snakemake_storage_plugin_s3_inventory; do \
+	ln -sfn "$(CURDIR)/$$plugin" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/$$plugin"; done
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast lint format bench lock schema data system-deps clean
@@ -60,8 +63,10 @@ clean:  ## remove results, work, store and databases of runs in this folder (not
 
 .venv/run: envs/requirements.lock | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock
+	@$(LINK_PLUGINS)
 	@touch $@
 
 .venv/dev: envs/requirements-dev.lock | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-dev.lock
+	@$(LINK_PLUGINS)
 	@touch $@ .venv/run

@@ -16,9 +16,10 @@ pathvars:
     work=FOLDING.config.work,
     logs=FOLDING.config.logs,
     benchmarks=FOLDING.config.benchmarks,
-    databases=FOLDING.config.databases.folder,
+    manifests=FOLDING.manifests,
 
 
+include: "rules/inputs.smk"
 include: "rules/databases.smk"
 include: "rules/search.smk"
 include: "rules/fold.smk"
@@ -29,6 +30,8 @@ include: "rules/report.smk"
 wildcard_constraints:
     database=r"[a-z0-9_]+",
     preset=r"[a-z0-9_]+",
+    step=r"search_msa|fold|score",
+    owner=r"[a-z0-9_]+",
     engine=r"[a-z0-9]+",
     batch=r"[0-9a-f]{12}",
     target=r"[A-Za-z0-9][A-Za-z0-9._-]*",
@@ -42,5 +45,5 @@ rule all:
     input:
         FOLDING.predictions,
         "<results>/summary.tsv",
-        "<results>/report",
+        "<results>/report/index.html",
         "<results>/outcome.json",

@@ -3,6 +3,4 @@
 
 from snakefold import workflow as snakefold_workflow
 
-FOLDING = snakefold_workflow.prepare(
-    config, basedir=workflow.basedir, check_files=workflow.is_main_process
-)
+FOLDING = snakefold_workflow.prepare(workflow, config)

@@ -1,9 +1,9 @@
 rule download_database:
     """Fetch, verify and unpack one database; the manifest says what lies on disk."""
     input:
-        registry=FOLDING.registry,
+        registry=local(FOLDING.registry),
     output:
-        manifest="<databases>/{database}/manifest.json",
+        manifest="<manifests>/{database}/manifest.json",
     log:
         "<logs>/download_database/{database}.log",
     benchmark:

@@ -10,6 +10,7 @@ rule fold:
         "<logs>/fold/{engine}/{batch}.log",
     benchmark:
         "<benchmarks>/fold/{engine}/{batch}.jsonl"
+    retries: FOLDING.retries
     conda:
         "../envs/snakefold.yaml"
     threads: FOLDING.fold_threads
@@ -17,7 +18,9 @@ rule fold:
         gpu=FOLDING.fold_gpus,
         mem_mb=FOLDING.fold_memory_mb,
         runtime=FOLDING.fold_minutes,
+        attempts_left=FOLDING.attempts_left,
     shell:
         "python -m snakefold fold {wildcards.engine} {wildcards.batch} --threads {threads}"
-        " --msas {input.msas:q} --templates {input.templates:q}"
+        " --attempts-left {resources.attempts_left}"
+        " --msas {input.msas:q} --templates {input.templates:q} --given {input.given:q}"
         " --receipt {output.receipt:q} --log {log:q}"

@@ -8,12 +8,15 @@ rule relax:
         "<logs>/relax/{engine}/{batch}.log",
     benchmark:
         "<benchmarks>/relax/{engine}/{batch}.jsonl"
+    retries: FOLDING.retries
     conda:
         "../envs/snakefold.yaml"
     threads: FOLDING.relax_threads
     resources:
         mem_mb=FOLDING.relax_memory_mb,
         runtime=FOLDING.relax_minutes,
+        attempts_left=FOLDING.attempts_left,
     shell:
         "python -m snakefold relax {wildcards.engine} {wildcards.batch} --threads {threads}"
+        " --attempts-left {resources.attempts_left}"
         " --models {input.models:q} --receipt {output.receipt:q} --log {log:q}"

@@ -8,34 +8,38 @@ rule score:
         "<logs>/score/{engine}/{target}.log",
     benchmark:
         "<benchmarks>/score/{engine}/{target}.jsonl"
+    retries: FOLDING.retries
     conda:
         "../envs/snakefold.yaml"
     resources:
-        mem_mb=1500,
+        mem_mb=1000,
         runtime=10,
     shell:
         "python -m snakefold score {wildcards.engine} {wildcards.target}"
-        " --models {input.models:q} --relaxed {input.relaxed:q}"
+        " --models {input.models:q} --relaxed {input.relaxed:q} --given {input.given:q}"
         " --folder {output.folder:q} --log {log:q}"
 
 
 rule summarize:
-    """Gather all predictions in one table."""
+    """Gather all predictions in one table, and the seconds that they took."""
     input:
         folders=FOLDING.predictions,
+        receipts=FOLDING.receipts,
     output:
         table="<results>/summary.tsv",
+        timings="<work>/timings.json",
     log:
         "<logs>/summarize.log",
     benchmark:
         "<benchmarks>/summarize.jsonl"
+    retries: FOLDING.retries
     conda:
         "../envs/snakefold.yaml"
     resources:
         mem_mb=1000,
         runtime=20,
     shell:
-        "python -m snakefold summarize --table {output.table:q} --log {log:q}"
+        "python -m snakefold summarize --table {output.table:q} --timings {output.timings:q} --log {log:q}"
 
 
 rule report:
@@ -43,27 +47,31 @@ rule report:
     input:
         folders=FOLDING.predictions,
         receipts=FOLDING.receipts,
+        timings="<work>/timings.json",
     output:
-        folder=directory("<results>/report"),
+        page="<results>/report/index.html",
+        assets=directory("<results>/report/assets"),
+        data=directory("<results>/report/data"),
     log:
         "<logs>/report.log",
     benchmark:
         "<benchmarks>/report.jsonl"
+    retries: FOLDING.retries
     conda:
         "../envs/snakefold.yaml"
     resources:
         mem_mb=1000,
         runtime=20,
     shell:
-        "python -m snakefold report --folder {output.folder:q} --log {log:q}"
+        "python -m snakefold report --page {output.page:q} --timings {input.timings:q} --log {log:q}"
 
 
 rule conclude:
     """State how the run ended; fail, naming them, if any target failed."""
     input:
-        receipts=FOLDING.receipts,
         table="<results>/summary.tsv",
-        report="<results>/report",
+        timings="<work>/timings.json",
+        page="<results>/report/index.html",
     output:
         outcome="<results>/outcome.json",
     log:
@@ -75,5 +83,5 @@ rule conclude:
         mem_mb=500,
         runtime=10,
     shell:
-        "python -m snakefold conclude --table {input.table:q}"
+        "python -m snakefold conclude --table {input.table:q} --timings {input.timings:q}"
         " --outcome {output.outcome:q} --log {log:q}"

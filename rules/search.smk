@@ -9,6 +9,7 @@ rule search_msa:
         "<logs>/search_msa/{preset}/{batch}.log",
     benchmark:
         "<benchmarks>/search_msa/{preset}/{batch}.jsonl"
+    retries: FOLDING.retries
     conda:
         "../envs/snakefold.yaml"
     threads: 8
@@ -17,7 +18,7 @@ rule search_msa:
         runtime=FOLDING.search_minutes,
     shell:
         "python -m snakefold search-msa {wildcards.batch} --threads {threads}"
-        " --databases {input.databases:q} --receipt {output.receipt:q} --log {log:q}"
+        " --databases {input.databases:q} --given {input.given:q} --receipt {output.receipt:q} --log {log:q}"
 
 
 rule search_templates:
@@ -31,6 +32,7 @@ rule search_templates:
         "<logs>/search_templates/{preset}/{batch}.log",
     benchmark:
         "<benchmarks>/search_templates/{preset}/{batch}.jsonl"
+    retries: FOLDING.retries
     conda:
         "../envs/snakefold.yaml"
     threads: 4

@@ -30,6 +30,9 @@ from snakefold.outcome import Outcome, Status
 from snakefold.progress import Progress
 from snakefold.store import Action, Record, Store
 
+WORTH_ANOTHER_ATTEMPT = frozenset({"out_of_memory", "crash"})
+"""Failures that an attempt with more memory may cure."""
+
 LOG_LINES = 20
 """Lines of a failed member's own output that its receipt keeps."""
 
@@ -96,6 +99,7 @@ class BatchRun:
         databases: Mapping[str, Sequence[Mapping[str, str]]],
         reuse: bool,
         progress: Progress,
+        attempts_left: int = 0,
     ) -> None:
         self.step = step
         self.engine = engine
@@ -104,6 +108,7 @@ class BatchRun:
         self.store = store
         self.reuse = reuse
         self.progress = progress
+        self._attempts_left = attempts_left
         self._order = tuple(members)
         self._ended: dict[str, MemberReceipt] = {}
         self._twins: dict[str, list[str]] = defaultdict(list)
@@ -195,9 +200,19 @@ class BatchRun:
         self.progress.advance(f"{member} {text}")
 
     def write_receipt(self, path: Path) -> None:
-        """Write the receipt. Times differ between runs and so stay out of it: they are in the store's records."""
+        """Write the receipt. Times differ between runs and so stay out of it: they are in the store's records.
+
+        Raises SnakefoldError instead if members ran out of memory and the job has another attempt, with more of it:
+        that attempt takes the finished members from the store.
+        """
         if left_out := [member for member in self._order if member not in self._ended]:
             raise SnakefoldError(f"{self.step} {self.batch}: no outcome for {', '.join(left_out)}; please report this")
+        starved = [name for name, end in self._ended.items() if end.kind in WORTH_ANOTHER_ATTEMPT]
+        if starved and self._attempts_left:
+            raise SnakefoldError(
+                f"{self.step} {self.batch}: out of memory: {', '.join(starved)}; the others are in the store, the next "
+                "attempt has more memory"
+            )
         write_json(
             path,
             {

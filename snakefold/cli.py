@@ -107,19 +107,33 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         parser = step(name, command, about)
         if engine:
             parser.add_argument("engine")
+            parser.add_argument(
+                "--attempts-left", type=int, default=0, help="if any, do not settle for too little memory"
+            )
         parser.add_argument("batch")
         parser.add_argument("--threads", type=int, default=1)
         parser.add_argument("--receipt", type=Path, required=True)
         return parser
 
+    def given(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--given", type=Path, nargs="*", default=[], metavar="DIGESTS", help="by take-inputs")
+
+    parser = step("take-inputs", _take_inputs, "put the files that the sheet names for one batch into the store")
+    parser.add_argument("step", choices=["search_msa", "fold", "score"])
+    parser.add_argument("owner", help="the engine, of a search the preset")
+    parser.add_argument("batch")
+    parser.add_argument("--digests", type=Path, required=True)
+
     parser = batch_step("search-msa", _search_msa, "MSAs of the chains of one batch", engine=False)
     parser.add_argument("--databases", type=Path, nargs="*", required=True, metavar="MANIFEST")
+    given(parser)
     parser = batch_step("search-templates", _search_templates, "template hits of one batch", engine=False)
     parser.add_argument("--database", type=Path, required=True, metavar="MANIFEST")
     parser.add_argument("--msas", type=Path, required=True, metavar="RECEIPT")
     parser = batch_step("fold", _fold, "models of the targets of one batch", engine=True)
     parser.add_argument("--msas", type=Path, nargs="*", required=True, metavar="RECEIPT")
     parser.add_argument("--templates", type=Path, nargs="*", required=True, metavar="RECEIPT")
+    given(parser)
     parser = batch_step("relax", _relax, "relaxed models of one batch", engine=True)
     parser.add_argument("--models", type=Path, required=True, metavar="RECEIPT")
 
@@ -128,14 +142,18 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("target")
     parser.add_argument("--models", type=Path, required=True, metavar="RECEIPT")
     parser.add_argument("--relaxed", type=Path, required=True, metavar="RECEIPT")
+    given(parser)
     parser.add_argument("--folder", type=Path, required=True)
 
-    parser = step("summarize", _summarize, "one table of all predictions")
+    parser = step("summarize", _summarize, "one table of all predictions, and the seconds that they took")
     parser.add_argument("--table", type=Path, required=True)
-    parser = step("report", _report, "the HTML report")
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--timings", type=Path, required=True)
+    parser = step("report", _report, "the HTML report, a folder")
+    parser.add_argument("--page", type=Path, required=True, help="<results>/report/index.html")
+    parser.add_argument("--timings", type=Path, required=True)
     parser = step("conclude", _conclude, "state how the run ended; exit code 1 if a target failed")
     parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--timings", type=Path, required=True)
     parser.add_argument("--outcome", type=Path, required=True)
 
 
@@ -235,10 +253,18 @@ def _databases_download(options: argparse.Namespace) -> None:
     download(options.database, Path(config.registry), folder, log=options.log, plain=plain)
 
 
+def _take_inputs(options: argparse.Namespace) -> None:
+    from snakefold import steps
+
+    steps.take_inputs(_job(options), options.step, options.owner, options.batch, options.digests)
+
+
 def _search_msa(options: argparse.Namespace) -> None:
     from snakefold import steps
 
-    steps.search_msa(_job(options), options.batch, options.databases, options.receipt, threads=options.threads)
+    steps.search_msa(
+        _job(options), options.batch, options.databases, options.given, options.receipt, threads=options.threads
+    )
 
 
 def _search_templates(options: argparse.Namespace) -> None:
@@ -258,15 +284,25 @@ def _fold(options: argparse.Namespace) -> None:
         options.batch,
         options.msas,
         options.templates,
+        options.given,
         options.receipt,
         threads=options.threads,
+        attempts_left=options.attempts_left,
     )
 
 
 def _relax(options: argparse.Namespace) -> None:
     from snakefold import steps
 
-    steps.relax(_job(options), options.engine, options.batch, options.models, options.receipt, threads=options.threads)
+    steps.relax(
+        _job(options),
+        options.engine,
+        options.batch,
+        options.models,
+        options.receipt,
+        threads=options.threads,
+        attempts_left=options.attempts_left,
+    )
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -278,23 +314,24 @@ def _score(options: argparse.Namespace) -> None:
         options.target,
         models=options.models,
         relaxed=options.relaxed,
+        given=options.given,
         folder=options.folder,
     )
 
 
 def _summarize(options: argparse.Namespace) -> None:
-    from snakefold.report.summary import write_summary
+    from snakefold import conclusion
 
-    write_summary(workflow.of_this_job().prediction_folders(options.table.parent), options.table)
+    conclusion.summarize(workflow.of_this_job(), options.table, options.timings)
 
 
 def _report(options: argparse.Namespace) -> None:
     from snakefold import conclusion
 
-    conclusion.report(workflow.of_this_job(), options.folder)
+    conclusion.report(workflow.of_this_job(), options.page, options.timings)
 
 
 def _conclude(options: argparse.Namespace) -> None:
     from snakefold import conclusion
 
-    conclusion.conclude(workflow.of_this_job(), options.table, options.outcome, log=options.log)
+    conclusion.conclude(workflow.of_this_job(), options.table, options.timings, options.outcome, log=options.log)

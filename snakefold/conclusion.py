@@ -24,16 +24,27 @@ SOFTWARE = ("snakemake", "pyhmmer", "openmm", "pdbfixer", "gemmi", "biotite", "m
 _LISTED = 20  # failed targets that the terminal names; the report names all
 
 
-def report(folding: Folding, folder: Path) -> None:
-    """Write the HTML report of a run into `folder`."""
+def summarize(folding: Folding, table: Path, timings: Path) -> None:
+    """Write the table of all predictions, and the seconds that they took."""
+    from snakefold.report.summary import write_summary
+
+    root = folding.root_of(table)
+    write_summary(folding.prediction_folders(root), table)
+    write_json(timings, _timings(folding, root))
+
+
+def report(folding: Folding, page: Path, timings: Path) -> None:
+    """Write the HTML report of a run into the folder of its first `page`."""
     from snakefold.report.report import write_report
 
+    folder = page.parent
     results = folder.parent
+    root = folding.root_of(folder)
     science = folding.config.model_dump(mode="json", include={"seed", "search", "templates", "template", "relax"})
-    members = (member for path in folding.receipts(None) for member in read_receipt(Path(path)).values())
+    members = (member for path in folding.receipt_paths(root) for member in read_receipt(path).values())
     databases = databases_behind(members)
     write_report(
-        folding.prediction_folders(results),
+        folding.prediction_folders(root),
         folder,
         results=results,
         title=", ".join(Path(path).stem for path in folding.config.samples),
@@ -42,11 +53,11 @@ def report(folding: Folding, folder: Path) -> None:
             "databases": [{**each, "digest": each["digest"][:16]} for each in databases],
             "config_digest": sha256_of_json(science)[:16],
         },
-        timings=_timings(folding),
+        timings=read_json(timings),
     )
 
 
-def _timings(folding: Folding) -> dict[str, Any]:
+def _timings(folding: Folding, root: Path) -> dict[str, Any]:
     """Seconds of computing: by step, and by prediction for the steps that work on predictions.
 
     They come from the store, so a result found there shows what it once took.
@@ -55,8 +66,8 @@ def _timings(folding: Folding) -> dict[str, Any]:
     steps: dict[str, float] = defaultdict(float)
     counted: set[str] = set()
     predictions: dict[str, float] = defaultdict(float)
-    for path in folding.receipts(None):
-        receipt = read_json(Path(path))
+    for path in folding.receipt_paths(root):
+        receipt = read_json(path)
         for name, member in receipt["members"].items():
             key = member["key"]
             record = store.lookup(key) if key else None
@@ -70,7 +81,7 @@ def _timings(folding: Folding) -> dict[str, Any]:
     return {"steps": dict(steps), "predictions": dict(predictions)}
 
 
-def conclude(folding: Folding, table: Path, outcome: Path, *, log: Path | None) -> None:
+def conclude(folding: Folding, table: Path, timings: Path, outcome: Path, *, log: Path | None) -> None:
     """Say how the run ended, by its summary `table`, and what it took; write how it ended to `outcome`.
 
     Raises SnakefoldError when predictions failed, unless the config allows that; `outcome` is then not written, so that
@@ -89,7 +100,7 @@ def conclude(folding: Folding, table: Path, outcome: Path, *, log: Path | None) 
     ]
     if len(unfinished) > _LISTED:
         lines.append(f"  ... and {len(unfinished) - _LISTED} more")
-    seconds = _timings(folding)["steps"]
+    seconds = read_json(timings)["steps"]
     if seconds:
         lines.append("computing, on one core: " + ", ".join(f"{step} {took:.0f} s" for step, took in seconds.items()))
     lines.append(f"structures, summary.tsv and report/index.html are in {folding.config.results}/")

@@ -151,6 +151,11 @@ class Config(Section):
     reuse: bool = Field(
         default=True, description="Take results from the store; false computes all afresh and stores anew."
     )
+    retries: int | None = Field(
+        default=None,
+        ge=0,
+        description="Further attempts of a failed job, each with more memory and time; default: 2 on AWS, else none.",
+    )
     allow_failures: bool = Field(default=False, description="End well even if targets failed.")
     engines: _Texts = Field(
         default=("template",),

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
+def is_address(location: str) -> bool:
+    """Whether a location is an address, such as `s3://bucket/prefix`, and not a path."""
+    return "://" in location
+
+
 def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as handle:

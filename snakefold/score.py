@@ -45,7 +45,6 @@ class Prediction:
     model: Path
     prediction: Mapping[str, Any]
     reference: Path | None = None
-    reference_name: str | None = None
     relaxed: Path | None = None
     relax: Mapping[str, Any] | None = None
     msas: tuple[Path | None, ...] = ()
@@ -262,7 +261,7 @@ def _compare(
 ) -> dict[str, Any] | None:
     if prediction.reference is None:
         return None
-    name = prediction.reference_name or prediction.reference.name
+    name = prediction.reference.name
     try:
         result = compare(chains, prediction.reference)
         write_model(folder / "reference.cif", _reference_chains(result))

@@ -4,6 +4,7 @@ What a step computes lives in `search/`, `engines/` and `relax/`. Here stands wh
 which is the same wherever and for whomever it is computed.
 """
 
+import platform
 import shutil
 import time
 import traceback
@@ -31,11 +32,11 @@ from snakefold.databases.manifest import Manifest, read_manifest
 from snakefold.engines import ENGINES
 from snakefold.engines.base import ChainInputs, Engine, FoldTask
 from snakefold.errors import MemberError, SnakefoldError
-from snakefold.files import read_json, sha256_of_file, sha256_of_json
+from snakefold.files import read_json, sha256_of_file, sha256_of_json, write_json
 from snakefold.outcome import Outcome
 from snakefold.progress import Progress
-from snakefold.sheet import Target, refusal
-from snakefold.store import Action, Store, open_store
+from snakefold.sheet import Target, refusal, relocated
+from snakefold.store import Action, Record, Store, open_store
 from snakefold.workflow import Folding
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Job:
         *,
         engine: str | None = None,
         databases: Mapping[str, Sequence[Mapping[str, str]]] | None = None,
+        attempts_left: int = 0,
     ) -> Iterator[BatchRun]:
         """Work on one batch: its progress and its scratch folder end with the block."""
         title = " ".join(filter(None, (step, engine, batch)))
@@ -75,6 +77,7 @@ class Job:
                 engine=engine,
                 databases=databases or {},
                 reuse=self.folding.config.reuse,
+                attempts_left=attempts_left,
                 progress=progress,
             ) as run,
         ):
@@ -91,7 +94,52 @@ def _version(own: str, *packages: str) -> str:
     return " ".join((own, *(f"{package}-{version(package)}" for package in packages)))
 
 
-def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *, threads: int) -> None:
+class Given:
+    """The user's own files that a step reads, by the paths in the sheet; the store has them (see `take_inputs`)."""
+
+    def __init__(self, job: Job, lists: Sequence[Path]) -> None:
+        self._store = job.store
+        self._digests: dict[str, str] = {}
+        for path in lists:
+            self._digests |= read_json(path)
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file's content."""
+        return self._digests[path.as_posix()]
+
+    def fetch(self, path: Path, folder: Path) -> Path:
+        """Bring a file into `folder`, under its own name in a folder of its own; returns its absolute path."""
+        digest = self.digest(path)
+        copy = (folder / "given" / digest / path.name).absolute()
+        if not copy.exists():
+            self._store.fetch(digest, copy)
+        return copy
+
+
+def take_inputs(job: Job, step: str, owner: str, batch: str, digests: Path) -> None:
+    """Put the files that the sheet names for one batch into the store, and list their digests."""
+    taken = {}
+    for path in job.folding.named_in_sheet(step, owner, batch):
+        source = relocated(path)
+        digest = sha256_of_file(source)
+        action = Action(step="take_inputs", tool="copy", version="1", inputs={"file": digest})
+        if job.store.lookup(action.key) is None:
+            record = Record(
+                step="take_inputs",
+                outcome=Outcome(),
+                files={source.name: digest},
+                seconds=0,
+                peak_memory_mb=0,
+                hardware=platform.machine(),
+            )
+            job.store.commit(action.key, record, source.parent)
+        taken[path.as_posix()] = digest
+    write_json(digests, taken)
+
+
+def search_msa(
+    job: Job, batch: str, manifests: Sequence[Path], given: Sequence[Path], receipt: Path, *, threads: int
+) -> None:
     """MSAs of the chains of one batch. Chains whose MSA the sheet gives are not searched for."""
     from snakefold.search.msa import import_msa, search_msas
     from snakefold.search.stream import Thresholds
@@ -99,6 +147,7 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
     config = job.folding.config.search
     databases = [_database(path) for path in manifests]
     chains = {member: job.folding.plan.chain(member) for member in job.folding.plan.search(batch).members}
+    own = Given(job, given)
     read = {member: _named(databases) if chain.msa is None else [] for member, chain in chains.items()}
     with job.batch("search_msa", batch, list(chains), databases=read) as run:
         actions = {
@@ -108,7 +157,7 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
                 version=_version(versions.SEARCH_MSA, "pyhmmer"),
                 parameters=config.parameters() if chain.msa is None else {},
                 inputs={"sequence": sha256_of_json(chain.sequence)}
-                | ({} if chain.msa is None else {"msa": sha256_of_file(chain.msa)}),
+                | ({} if chain.msa is None else {"msa": own.digest(chain.msa)}),
                 databases=_digests(databases) if chain.msa is None else {},
             )
             for member, chain in chains.items()
@@ -120,7 +169,8 @@ def search_msa(job: Job, batch: str, manifests: Sequence[Path], receipt: Path, *
             if chain.msa is None:
                 searched[member] = chain.sequence
             else:
-                _compute_here(run, member, action, partial(import_msa, chain.msa, chain.sequence))
+                msa = own.fetch(chain.msa, run.scratch)
+                _compute_here(run, member, action, partial(import_msa, msa, chain.sequence))
         if searched:
             search_msas(
                 searched,
@@ -260,16 +310,28 @@ def _read_receipts(paths: Sequence[Path]) -> dict[str, MemberReceipt]:
 
 
 def fold(
-    job: Job, engine: str, batch: str, msas: Sequence[Path], templates: Sequence[Path], receipt: Path, *, threads: int
+    job: Job,
+    engine: str,
+    batch: str,
+    msas: Sequence[Path],
+    templates: Sequence[Path],
+    given: Sequence[Path],
+    receipt: Path,
+    *,
+    threads: int,
+    attempts_left: int,
 ) -> None:
     """Models of the targets of one batch, by one engine."""
     predictor = ENGINES[engine]
     found_msas, found_templates = _read_receipts(msas), _read_receipts(templates)
+    own = Given(job, given)
     parameters = job.folding.config.parameters_of_engine(engine)
     targets = {member: job.folding.plan.target(member) for member in job.folding.plan.fold(engine, batch).members}
     needed = {member: _needs_of(target, found_msas, found_templates, predictor) for member, target in targets.items()}
     databases = {member: databases_behind(needs.values()) for member, needs in needed.items()}
-    with job.batch("fold", batch, list(targets), engine=engine, databases=databases) as run:
+    with job.batch(
+        "fold", batch, list(targets), engine=engine, databases=databases, attempts_left=attempts_left
+    ) as run:
         actions = {}
         for member, target in targets.items():
             refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
@@ -286,7 +348,7 @@ def fold(
                     tool=engine,
                     version=_version(predictor.version, *predictor.packages),
                     parameters=parameters,
-                    inputs=_inputs_of(target, needs),
+                    inputs=_inputs_of(target, needs, own),
                     seed=target.seed,
                 )
         missing = run.find_stored(actions)
@@ -305,9 +367,8 @@ def fold(
                 )
                 for chain in target.chains
             ]
-            task = FoldTask(
-                chains=tuple(chains), seed=target.seed, template=_absolute(target.template), parameters=parameters
-            )
+            template = None if target.template is None else own.fetch(target.template, run.scratch)
+            task = FoldTask(chains=tuple(chains), seed=target.seed, template=template, parameters=parameters)
             calls[member] = partial(predictor.predict, task)
         run_in_processes(run, missing, calls, workers=threads)
         run.write_receipt(receipt)
@@ -328,13 +389,13 @@ def _needs_of(target: Target, msas: Receipts, templates: Receipts, engine: Engin
     return needs
 
 
-def _inputs_of(target: Target, needs: Receipts) -> dict[str, str]:
+def _inputs_of(target: Target, needs: Receipts, own: Given) -> dict[str, str]:
     """Digests of all that determines a prediction but its parameters; the target's name is not among it."""
     inputs = {f"{number}/sequence": sha256_of_json(chain.sequence) for number, chain in enumerate(target.chains)}
     for name, member in needs.items():
         inputs |= {f"{name}/{file}": digest for file, digest in member.files.items() if not file.endswith(".sto")}
     if target.template is not None:
-        inputs["template"] = sha256_of_file(target.template)
+        inputs["template"] = own.digest(target.template)
     return inputs
 
 
@@ -344,18 +405,14 @@ def _fetch(store: Store, run: BatchRun, member: MemberReceipt, search_id: str, s
     return folder if folder.exists() else fetch_files(store, member, folder)
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
-
-
-def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, threads: int) -> None:
+def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, threads: int, attempts_left: int) -> None:
     """Relaxed models of one batch."""
     from snakefold.relax import relax_model
 
     parameters = job.folding.config.relax.parameters()
     found = read_receipt(models)
     members = job.folding.plan.relaxation(engine, batch).members
-    with job.batch("relax", batch, members, engine=engine) as run:
+    with job.batch("relax", batch, members, engine=engine, attempts_left=attempts_left) as run:
         ready = _hand_on(run, {member: found[member] for member in members})
         actions = {
             member: Action(
@@ -378,7 +435,9 @@ def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, thr
         run.write_receipt(receipt)
 
 
-def score(job: Job, engine: str, target_id: str, *, models: Path, relaxed: Path, folder: Path) -> None:
+def score(
+    job: Job, engine: str, target_id: str, *, models: Path, relaxed: Path, given: Sequence[Path], folder: Path
+) -> None:
     """Write the folder of one prediction, whole or not at all, whether it succeeded or not."""
     from snakefold.score import score_prediction, write_status
 
@@ -390,7 +449,7 @@ def score(job: Job, engine: str, target_id: str, *, models: Path, relaxed: Path,
         try:
             with TemporaryDirectory(prefix="snakefold-score-") as scratch:
                 relaxation = read_receipt(relaxed)[target_id]
-                prediction = _prediction(job, engine, target_id, model, relaxation, Path(scratch))
+                prediction = _prediction(job, engine, target_id, model, relaxation, Given(job, given), Path(scratch))
                 score_prediction(prediction, partial_folder)
         except Exception as error:  # whatever it was, it must not stop the other targets
             reason = str(error) if isinstance(error, SnakefoldError) else f"{type(error).__name__}: {error}"
@@ -421,6 +480,7 @@ def _prediction(
     target_id: str,
     model: MemberReceipt,
     relaxed: MemberReceipt,
+    given: Given,
     scratch: Path,
 ) -> "Prediction":
     """Bring together in `scratch` what the steps made of one target. What the fold read is named by its receipt."""
@@ -447,8 +507,9 @@ def _prediction(
         entry = read_by_engine(f"{number}/templates/{template['entry']}.cif.gz")
         if entry is not None:
             used.setdefault(entry.name, entry)
-    own = target.template
-    if own is not None and sha256_of_file(own) == model.inputs["template"]:
+    if target.template is not None:
+        own = scratch / "given" / target.template.name
+        job.store.fetch(model.inputs["template"], own)
         used[own.name] = own
     msa_facts = [read_by_engine(f"{number}/msa/msa.json") for number in numbers]
     if relaxed.status == "done":
@@ -462,8 +523,7 @@ def _prediction(
         chain_ids=tuple(chain.id for chain in target.chains),
         engine=engine,
         seed=target.seed,
-        reference=target.reference,
-        reference_name=None if target.reference is None else target.reference.name,
+        reference=None if target.reference is None else given.fetch(target.reference, scratch),
         model=made / "model.cif",
         prediction=prediction,
         relaxed=relaxed_model,

@@ -14,9 +14,10 @@ from typing import Any
 from snakefold import plan as planning
 from snakefold.config import Config, load_config
 from snakefold.databases.registry import Preset, Registry, load_registry
-from snakefold.errors import SnakefoldError
+from snakefold.errors import FaultsError, SnakefoldError
+from snakefold.files import is_address
 from snakefold.plan import Batch, Plan, make_plan
-from snakefold.sheet import Target, check_sheets, read_targets
+from snakefold.sheet import Target, Travelling, check_sheets, files_of_sheets, read_targets, relocated
 
 CONFIG_VARIABLE = "SNAKEFOLD_CONFIG"
 """Environment variable with the run's whole config as JSON: how a job's command learns what Snakemake was told."""
@@ -34,13 +35,17 @@ class Folding:
     The methods that take `wildcards` are input, resource and thread functions of Snakemake's.
     """
 
-    def __init__(self, config: Config, targets: tuple[Target, ...], registry: Registry) -> None:
+    def __init__(
+        self, config: Config, targets: tuple[Target, ...], registry: Registry, *, prefix: str | None = None
+    ) -> None:
         self.config = config
+        self.prefix = prefix
         self.databases: Registry = registry
         self.preset: Preset = registry.preset(config.databases.preset)
         self._refuse_profiles()
         self.plan: Plan = make_plan(targets, config)
-        self.registry = config.databases.registry
+        self.registry = str(relocated(Path(config.databases.registry)))
+        self.sheets = [Path(path) for path in config.samples]
 
     # Databases
 
@@ -53,9 +58,15 @@ class Folding:
                 "this version cannot search; choose a preset of sequences"
             )
 
+    @property
+    def manifests(self) -> str:
+        """Where the rules find the manifests: beside the databases, or copies of those of databases on S3."""
+        folder = self.config.databases.folder
+        return f"{self.config.work}/databases" if is_address(folder) else folder
+
     def manifest(self, database: str) -> str:
         """Path of a database's manifest."""
-        return f"{self.config.databases.folder}/{database}/manifest.json"
+        return f"{self.manifests}/{database}/manifest.json"
 
     def sequence_databases(self, _: Any) -> list[str]:
         """Manifests of the databases that `search_msa` reads."""
@@ -70,12 +81,35 @@ class Folding:
         size = self.databases.database(wildcards.database).download_size
         return max(30, round(size / 20e6 / 60)) * attempt
 
+    # Files that the sheet names
+
+    def given_files(self, wildcards: Any) -> list[Any]:
+        """The files that the sheet names for one batch, where they lie on this machine."""
+        from snakemake.io import flag
+
+        paths = self.named_in_sheet(wildcards.step, wildcards.owner, wildcards.batch)
+        # As `local()` in a Snakefile: they lie here, whatever storage holds the rest of the run.
+        return [flag(str(relocated(path)), "local") for path in paths]
+
+    def named_in_sheet(self, step: str, owner: str, batch: str) -> list[Path]:
+        """What a step reads of the user's own files; `owner` is the engine, of a search the preset."""
+        if step == "search_msa":
+            named = [self.plan.chain(member).msa for member in self.plan.search(batch).members]
+        else:
+            targets = [self.plan.target(member) for member in self.plan.fold(owner, batch).members]
+            named = [target.template if step == "fold" else target.reference for target in targets]
+        return sorted({path for path in named if path is not None})
+
+    def _taken_inputs(self, step: str, owner: str, batch: str) -> list[str]:
+        if not self.named_in_sheet(step, owner, batch):
+            return []
+        return [f"{self.config.work}/inputs/{step}/{owner}/{batch}.json"]
+
     # Searches
 
     def given_msas(self, wildcards: Any) -> list[str]:
-        """MSAs that the sheet gives for chains of this batch."""
-        chains = (self.plan.chain(member) for member in self.plan.search(wildcards.batch).members)
-        return [str(chain.msa) for chain in chains if chain.msa is not None]
+        """Digests of the MSAs that the sheet gives for chains of this batch, if it gives any."""
+        return self._taken_inputs("search_msa", wildcards.preset, wildcards.batch)
 
     def search_memory_mb(self, wildcards: Any, threads: int, attempt: int) -> int:
         """Memory of an MSA search, MB."""
@@ -119,9 +153,8 @@ class Folding:
         return [self._search_receipt("search_templates", batch) for batch in batches]
 
     def given_templates(self, wildcards: Any) -> list[str]:
-        """Templates that the sheet gives for targets of this batch."""
-        targets = (self.plan.target(member) for member in self._fold(wildcards).members)
-        return sorted({str(target.template) for target in targets if target.template is not None})
+        """Digests of the templates that the sheet gives for targets of this batch, if it gives any."""
+        return self._taken_inputs("fold", wildcards.engine, wildcards.batch)
 
     def fold_gpus(self, wildcards: Any) -> int:
         """GPUs of one fold job."""
@@ -156,10 +189,23 @@ class Folding:
         """Time limit of a relax job, minutes."""
         return planning.relax_minutes(self._relaxation(wildcards), threads) * SLACK * attempt
 
+    # Attempts
+
+    @property
+    def retries(self) -> int:
+        """Attempts of a job after the first: by default two on machines that may be taken away, here none."""
+        if self.config.retries is not None:
+            return self.config.retries
+        return 2 if self.prefix else 0
+
+    def attempts_left(self, _: Any, attempt: int) -> int:
+        """Attempts that a job has after this one (`attempt` is 1 for the first)."""
+        return self.retries + 1 - attempt
+
     # Predictions
 
     def inputs_of_score(self, wildcards: Any) -> dict[str, str | list[str]]:
-        """Receipts with the model and the relaxed model of a prediction, and the reference if the sheet names one.
+        """Receipts with the model and the relaxed model of a prediction, and the reference's digest if there is one.
 
         One function for all of them: a run has as many of these jobs as targets, and Snakemake spends a tenth of a
         large dry run on inspecting input functions.
@@ -167,20 +213,31 @@ class Folding:
         engine, target = wildcards.engine, wildcards.target
         fold = self.plan.fold_of(engine, target).id
         relaxation = self.plan.relaxation_of(engine, target).id
-        reference = self.plan.target(target).reference
+        has_reference = self.plan.target(target).reference is not None
         return {
             "models": f"{self.config.work}/fold/{engine}/{fold}.json",
             "relaxed": f"{self.config.work}/relax/{engine}/{relaxation}.json",
-            "reference": [str(reference)] if reference is not None else [],
+            "given": [f"{self.config.work}/inputs/score/{engine}/{fold}.json"] if has_reference else [],
         }
 
     def predictions(self, _: Any) -> list[str]:
         """Folders of all predictions, in the order of the sheet."""
         return [f"{self.config.results}/{target}/{engine}" for target, engine in self.plan.predictions]
 
-    def prediction_folders(self, results: Path) -> list[Path]:
-        """The same folders below another path: where a storage plugin has put the results for a job."""
-        return [results / target / engine for target, engine in self.plan.predictions]
+    def root_of(self, in_results: Path) -> Path:
+        """Where the paths of this run begin for a job, by the path of a file directly in its results folder.
+
+        A storage plugin puts a job's files into a folder of its own, below which all is as in the working directory.
+        """
+        return in_results.parents[len(Path(self.config.results).parts)]
+
+    def prediction_folders(self, root: Path = Path()) -> list[Path]:
+        """The same folders below `root` (see `root_of`)."""
+        return [root / folder for folder in self.predictions(None)]
+
+    def receipt_paths(self, root: Path = Path()) -> list[Path]:
+        """The receipts of all batches below `root` (see `root_of`)."""
+        return [root / receipt for receipt in self.receipts(None)]
 
     def receipts(self, _: Any) -> list[str]:
         """Receipts of all batches, step by step: from them the report learns the keys of what took time."""
@@ -203,36 +260,63 @@ class Folding:
             raise WorkflowError("\n".join(faults))
 
 
-def load(config: Config, *, check_files: bool) -> Folding:
+def load(config: Config, *, check_files: bool, prefix: str | None = None) -> Folding:
     """Read a run's sheet and registry. Raises FaultsError with all faults of the sheet.
 
-    `check_files` asks whether the files that the sheet names exist; a worker does not, it may lack some of them.
+    `prefix` is Snakemake's default storage prefix, if the run's files lie on a storage. `check_files` asks whether the
+    files that the sheet names exist; a worker does not, it may lack some of them.
     """
+    if prefix:
+        config = _on_storage(config, prefix)
     targets = read_targets(
         [Path(path) for path in config.samples],
         engines=config.engines,
         seed=config.seed,
         check_files=check_files,
     )
-    return Folding(config, targets, load_registry(Path(config.databases.registry)))
+    return Folding(config, targets, load_registry(relocated(Path(config.databases.registry))), prefix=prefix)
 
 
-def prepare(config: Mapping[str, Any], *, basedir: str, check_files: bool) -> Folding:
-    """Called once by the workflow: read the run, and set up what the commands of its jobs inherit.
+def prepare(workflow: Any, config: Mapping[str, Any]) -> Folding:
+    """Called once by the Snakefile: read the run, and set up what the commands of its jobs inherit.
 
     Faults end Snakemake with their lines, and the place in the Snakefile below them.
     """
     from snakemake.exceptions import WorkflowError
 
+    prefix = workflow.storage_settings.default_storage_prefix
     try:
-        folding = load(load_config(config), check_files=check_files)
+        folding = load(load_config(config), check_files=workflow.is_main_process, prefix=prefix)
     except SnakefoldError as error:
         raise WorkflowError(str(error)) from None
+    if prefix and workflow.is_main_process:  # the jobs run elsewhere
+        registry = Path(folding.config.databases.registry)
+        workflow.configfiles += map(Travelling, [registry, *files_of_sheets(folding.sheets)])
     os.environ[CONFIG_VARIABLE] = json.dumps(folding.config.model_dump(mode="json"))
     # `python` in a rule is the one that runs Snakemake, and finds the package of this workflow from any directory.
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (basedir, os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (workflow.basedir, os.environ.get("PYTHONPATH"))))
     return folding
+
+
+def _on_storage(config: Config, prefix: str) -> Config:
+    """The config of a run whose files lie below a storage prefix such as `s3://bucket/runs/one`.
+
+    Store and databases are for all runs: their relative paths count from the bucket.
+    """
+    bucket = "/".join(prefix.split("/")[:3])
+    absolute = [key for key in ("results", "work", "logs", "benchmarks") if Path(getattr(config, key)).is_absolute()]
+    if absolute:
+        raise FaultsError(
+            f"config: {key}: must be a relative path when the run lies on {prefix}, but is {getattr(config, key)}"
+            for key in absolute
+        )
+
+    def shared(location: str) -> str:
+        return location if is_address(location) else f"{bucket}/{Path(location).as_posix().lstrip('/')}"
+
+    databases = config.databases.model_copy(update={"folder": shared(config.databases.folder)})
+    return config.model_copy(update={"store": shared(config.store), "databases": databases})
 
 
 def config_of_this_job(changes: Sequence[str] = ()) -> Config:

@@ -7,6 +7,7 @@ from pathlib import Path
 import gemmi
 
 from snakefold.errors import SnakefoldError
+from snakefold.sheet.relocation import relocated
 from snakefold.sheet.tables import UnreadableError, fasta_records, read_text
 from snakefold.sheet.targets import Target
 from snakefold.structures.io import PolymerChain, read_chains
@@ -27,7 +28,7 @@ def faults_of_files(target: Target) -> Iterator[str]:
             yield f"{place}: msa: {msa}: {fault}"
     if target.template is not None:
         try:
-            read_chains(target.template)
+            read_chains(relocated(target.template))
         except SnakefoldError as error:
             yield f"{place}: template: {error}"
     if target.reference is not None:
@@ -99,7 +100,7 @@ def reference_fault(path: Path, sequences: list[str]) -> str | None:
     Every chain needs a chain of the reference that is identical in at least 90 % of the residues that both know.
     """
     try:
-        chains = read_chains(path)
+        chains = read_chains(relocated(path))
     except SnakefoldError as error:
         return str(error)
     for number, sequence in enumerate(sequences, start=1):

@@ -10,6 +10,7 @@ from snakefold.config import MAX_SEED, Config, unknown_engine
 from snakefold.engines import ENGINES
 from snakefold.engines.base import Engine
 from snakefold.errors import FaultsError
+from snakefold.sheet.relocation import relocated
 from snakefold.sheet.tables import Row, UnreadableError, fasta_records, read_rows, read_text
 from snakefold.sheet.targets import Chain, Target, first_letter_outside, refusal
 
@@ -49,6 +50,13 @@ def read_targets(
     if faults:
         raise FaultsError(faults)
     return targets
+
+
+def files_of_sheets(paths: Sequence[Path]) -> list[Path]:
+    """The files without which sheets that have no fault cannot be read: themselves, and the FASTA files they name."""
+    rows = ((path, row) for path in paths for row in read_rows(path, lambda *_: None))
+    fastas = (path.parent / row.values["fasta"] for path, row in rows if "fasta" in row.values)
+    return list(dict.fromkeys([*paths, *fastas]))
 
 
 def check_sheets(
@@ -325,6 +333,7 @@ def _address_fault(text: str) -> str:
 
 
 def _missing(path: Path) -> str | None:
+    path = relocated(path)
     if path.is_file():
         return None
     return "is not a file" if path.exists() else "does not exist"

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from snakefold.sheet.relocation import relocated
+
 COLUMNS = ("id", "sequence", "fasta", "copies", "engines", "seed", "msa", "template", "reference")
 
 _DELIMITERS = {".tsv": "\t", ".tab": "\t", ".csv": ","}
@@ -54,7 +56,7 @@ def read_rows(path: Path, report: Report) -> list[Row]:
 def read_text(path: Path) -> str:
     """A text file as the world has it: with or without a byte order mark, any line ends. Raises UnreadableError."""
     try:
-        content = path.read_bytes()
+        content = relocated(path).read_bytes()
     except FileNotFoundError:
         raise UnreadableError("there is no such file; correct the path") from None
     except IsADirectoryError:

@@ -73,8 +73,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_folder_holds_every_file_and_the_same_bytes_again(make, tmp_path):
-    score_prediction(make(reference=UBIQUITIN, reference_name="ubiquitin.cif.gz"), tmp_path / "first")
-    score_prediction(make(reference=UBIQUITIN, reference_name="ubiquitin.cif.gz"), tmp_path / "second")
+    score_prediction(make(reference=UBIQUITIN), tmp_path / "first")
+    score_prediction(make(reference=UBIQUITIN), tmp_path / "second")
     assert set(digests(tmp_path / "first")) == {
         "alignment.fasta",
         "confidence.json",
@@ -117,9 +117,9 @@ def test_scores_say_what_is_in_the_model(make, tmp_path):
 
 
 def test_the_reference_is_compared_and_put_beside_the_model(make, tmp_path):
-    score_prediction(make(reference=UBIQUITIN, reference_name="1ubi"), tmp_path / "out")
+    score_prediction(make(reference=UBIQUITIN), tmp_path / "out")
     reference = read_json(tmp_path / "out" / "scores.json")["reference"]
-    assert (reference["name"], reference["dockq"]) == ("1ubi", None)
+    assert (reference["name"], reference["dockq"]) == ("ubiquitin.cif.gz", None)
     assert reference["coverage"] == pytest.approx(72 / 76, abs=1e-4)
     assert reference["tm_score"] == pytest.approx(72 / 76, abs=1e-3)
     assert reference["rmsd_ca"] == 0
@@ -135,10 +135,10 @@ def test_an_unfit_reference_is_a_note_and_no_failure(make, tmp_path, content):
         path.write_text("nonsense\n")
     if content == "other protein":
         path.write_bytes((MINI / "targets" / "trypsin.cif.gz").read_bytes())
-    score_prediction(make(reference=path, reference_name="mine.pdb"), tmp_path / "out")
+    score_prediction(make(reference=path), tmp_path / "out")
     scores = read_json(tmp_path / "out" / "scores.json")
     assert scores["reference"] is None
-    assert scores["notes"][-1].startswith("Not compared with the reference mine.pdb: ")
+    assert scores["notes"][-1].startswith("Not compared with the reference reference.pdb: ")
     assert str(tmp_path) not in json.dumps(scores)
     assert not (tmp_path / "out" / "reference.cif").exists()
     assert read_json(tmp_path / "out" / "status.json")["status"] == "done"

@@ -1,0 +1,112 @@
+"""The fleet file: what the profile `aws-batch` and our commands must know of an AWS account.
+
+`make aws-config` writes it from Terraform's output; docs/aws.md tells how to write it by hand. The queues, roles and
+mounts in it are the executor plugin's concern (its README describes them); here stands where a run's files lie.
+"""
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snakefold.errors import SnakefoldError
+
+VARIABLE = "SNAKEFOLD_FLEET"
+"""Environment variable with the path of a fleet file, where it is not the usual one."""
+
+RUN_VARIABLE = "SNAKEFOLD_RUN"
+"""Environment variable with the name of a run: runs of different names in one bucket do not meet."""
+
+USUAL_PATH = Path("profiles/aws-batch/fleet.yaml")
+
+_UNKNOWN = "no-fleet-file-yet"
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Where runs keep their files. `images` maps names, such as `worker`, to image references."""
+
+    path: Path
+    region: str
+    bucket: str
+    run: str
+    images: dict[str, str]
+
+    @property
+    def prefix(self) -> str:
+        """Below this lie the files of the run."""
+        return f"s3://{self.bucket}/runs/{self.run}"
+
+
+def load_fleet() -> Fleet:
+    """The fleet file of the environment. Raises SnakefoldError that says what is missing and what to do."""
+    path = _path()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SnakefoldError(
+            f"{path}: there is no fleet file, which says where your bucket and queues are; write it with `make "
+            f"aws-config` or from {USUAL_PATH.with_name('fleet.example.yaml')}, or name one in {VARIABLE}"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SnakefoldError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise SnakefoldError(f"{path}: is not a list of keys and values; see docs/aws.md")
+    return Fleet(
+        path=path,
+        region=_text(content, "region", path),
+        bucket=_bucket(_text(content, "bucket", path), path),
+        run=_run(),
+        images=dict(content.get("images") or {}),
+    )
+
+
+def fleet_of_profile(arguments: list[str]) -> Fleet:
+    """The fleet as the profile needs it, by Snakemake's command line.
+
+    A dry run, and whatever else submits nothing, works without an account: it gets a fleet of no bucket. A run without
+    a fleet file ends here, in one line.
+    """
+    try:
+        return load_fleet()
+    except SnakefoldError as error:
+        if _submits_nothing(arguments) and not _path().exists():
+            return Fleet(path=_path(), region="us-east-1", bucket=_UNKNOWN, run=_run(), images={})
+        sys.exit(f"snakefold: {error}")
+
+
+def _submits_nothing(arguments: list[str]) -> bool:
+    """Whether a command line of Snakemake's starts no job: dry runs, and questions about the workflow."""
+    quiet = {"--lint", "--list", "--list-rules", "--summary", "--dag", "--rulegraph", "--unlock", "--help", "--version"}
+    quiet |= {"--dry-run", "--dryrun"}
+    return any(each in quiet or re.fullmatch(r"-[FRpqk]*n[FRpqk]*", each) for each in arguments)
+
+
+def _path() -> Path:
+    return Path(os.environ.get(VARIABLE) or USUAL_PATH)
+
+
+def _run() -> str:
+    name = os.environ.get(RUN_VARIABLE) or "default"
+    if not _RUN_NAME.fullmatch(name):
+        raise SnakefoldError(f"{RUN_VARIABLE}: {name!r} cannot name a run; use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _text(content: dict[str, Any], key: str, path: Path) -> str:
+    value = content.get(key)
+    if not isinstance(value, str) or not value:
+        raise SnakefoldError(f"{path}: {key}: is missing; see {USUAL_PATH.with_name('fleet.example.yaml')}")
+    return value
+
+
+def _bucket(name: str, path: Path) -> str:
+    if not _BUCKET_NAME.fullmatch(name):
+        raise SnakefoldError(f"{path}: bucket: {name!r} is not a bucket's name; write it without s3:// and prefix")
+    return name
