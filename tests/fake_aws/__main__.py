@@ -44,6 +44,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, end)
     if arguments.until_stdin_closes:
         threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=server.account.preload, name="preload", daemon=True).start()
     threading.Thread(target=server.serve, name="server", daemon=True).start()
     if arguments.set_up:
         from tests.fake_aws.resources import set_up

@@ -27,6 +27,11 @@ class Account:
         self._events: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         threading.Thread(target=self._send_events, name="events", daemon=True).start()
 
+    def preload(self) -> None:
+        """Imports what moto takes seconds for, so that the first caller need not wait for it."""
+        for _ in self._batch("us-east-1").ec2_backend.describe_subnets():
+            return
+
     # -- Batch's own records
     def definition(self, region: str, identifier: str) -> Definition:
         """The active job definition of a name, a name with revision, or an ARN."""
@@ -136,6 +141,8 @@ class Account:
                 "region": region,
                 "resources": [detail["jobArn"]],
                 "detail": json.loads(json.dumps(detail)),
+                # moto's own addition, without which its rules fail.
+                "ingestion-time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
             for rule in self._rules(region):
                 rule.send_to_targets(event)
@@ -147,6 +154,14 @@ class Account:
         return list(buses["default"].rules.values()) if "default" in buses else []
 
     # -- S3
+    def delete_objects(self) -> None:
+        """Empties all buckets."""
+        from moto.s3.models import s3_backends
+
+        for bucket in s3_backends[ACCOUNT]["aws"].buckets.values():
+            bucket.keys.clear()
+            bucket.multiparts.clear()
+
     def put_object(self, bucket: str, key: str, body: bytes) -> None:
         """Writes an object, past the API and its counts."""
         from moto.s3.models import s3_backends

@@ -75,13 +75,10 @@ def _s3_operation(method: str, path: str, environ: dict[str, Any]) -> str:
         return operation
     if method == "GET" and "list-type" in query:
         return "ListObjectsV2"
-    settings_of_bucket = [
-        name for name in query if not query[name][0] and name not in ("prefix", "marker", "delimiter")
-    ]
     if method == "POST":
         return "DeleteObjects"
-    if settings_of_bucket:
-        return f"{method.capitalize()}Bucket:{settings_of_bucket[0]}"
-    return {"GET": "ListObjects", "HEAD": "HeadBucket", "PUT": "CreateBucket", "DELETE": "DeleteBucket"}.get(
-        method, method
-    )
+    listing = ("prefix", "marker", "delimiter")
+    if part := next((name for name, values in query.items() if not values[0] and name not in listing), None):
+        return f"{method.capitalize()}Bucket:{part}"
+    table = {"GET": "ListObjects", "HEAD": "HeadBucket", "PUT": "CreateBucket", "DELETE": "DeleteBucket"}
+    return table.get(method, method)

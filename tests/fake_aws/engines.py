@@ -295,7 +295,7 @@ class _ProcessAttempt(_Supervised):
         image = self.settings.images.get(task.image, self.settings.images.get("*"))
         if image is None:
             return not_started(
-                f"CannotPullContainerError: pull image manifest has been retried 1 time(s): image {task.image} not found"
+                f"CannotPullContainerError: pull image manifest has been retried 1 time(s): {task.image} not found"
             )
         for source, target, _ in mounts(task.container):
             if source != target:

@@ -118,6 +118,10 @@ class FakeAws:
         """Starts counting anew."""
         self._control("DELETE", "stats")
 
+    def reset(self) -> None:
+        """As after `set_up`: no jobs, no faults, no objects, no counts, first settings. Queues and buckets stay."""
+        self._control("POST", "reset")
+
     def jobs(self) -> list[dict[str, Any]]:
         """All jobs ever submitted, as DescribeJobs shows them, whatever faults hide."""
         return self._control("GET", "jobs")

@@ -197,14 +197,13 @@ class Job:
     def description(self) -> dict[str, Any]:
         """As DescribeJobs shows it."""
         shown = self.summary()
+        ids = {
+            "logStreamName": self.log_stream,
+            "taskArn": self.task_arn,
+            "containerInstanceArn": self.instance_arn,
+        }
         container = {**self.container, **shown.get("container", {}), "networkInterfaces": []}
-        for name, value in (
-            ("logStreamName", self.log_stream),
-            ("taskArn", self.task_arn),
-            ("containerInstanceArn", self.instance_arn),
-        ):
-            if value:
-                container[name] = value
+        container |= {name: value for name, value in ids.items() if value}
         shown |= {
             "jobQueue": self.queue.arn,
             "container": container,

@@ -66,7 +66,7 @@ def check_submission(request: dict[str, Any], size: int, fair_share: bool) -> No
             )
     if fair_share and not request.get("shareIdentifier"):
         raise client_error(
-            "Error executing request, Exception : Must specify shareIdentifier for a job queue with a scheduling policy."
+            "Error executing request, Exception : Must specify shareIdentifier for a queue with a scheduling policy."
         )
     if not fair_share and request.get("shareIdentifier"):
         raise client_error(

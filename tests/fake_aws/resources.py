@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
+from boto3.session import Session
 from botocore.config import Config
 
 REGION = "eu-west-1"
@@ -55,7 +55,7 @@ QUEUES = (
 
 def client(service: str, endpoint: str, region: str = REGION, access_key: str = "AKIAFAKE") -> Any:
     """A boto3 client of the fake that takes nothing from this process's environment and retries nothing."""
-    session = boto3.session.Session(aws_access_key_id=access_key, aws_secret_access_key="fake", region_name=region)
+    session = Session(aws_access_key_id=access_key, aws_secret_access_key="fake", region_name=region)
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return session.client(service, endpoint_url=endpoint, config=config)
 

@@ -93,6 +93,19 @@ class Scheduler:
             self._dirty = True
             self._changed.notify()
 
+    def forget(self) -> None:
+        """Ends all jobs and forgets them."""
+        with self._lock:
+            jobs = list(self.jobs.values())
+        for job in jobs:
+            self.terminate(job.id, "forgotten")
+        deadline = time.monotonic() + 10
+        while self._held and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with self._lock:
+            self.jobs.clear()
+            self.by_queue.clear()
+
     def close(self) -> None:
         """Ends everything that runs, at once."""
         with self._lock:

@@ -33,6 +33,7 @@ class FakeServer:
 
     def __init__(self, settings: Settings, port: int = 0) -> None:
         self.settings, self.faults = settings, Faults()
+        self._first_settings = settings.model_copy(deep=True)
         self.account = Account(settings)
         self._server: BaseWSGIServer | None = None
         self.scheduler = Scheduler(settings, self.faults, self.account, lambda: self.endpoint)
@@ -181,6 +182,17 @@ class FakeServer:
         start_response(status, headers)
         return body
 
+    def _reset(self) -> None:
+        self.faults.set([])
+        self.settings.time_scale = 1e-3  # nobody waits for the 30 s of a job that ignores SIGTERM
+        self.scheduler.forget()
+        self.account.delete_objects()
+        for name, value in self._first_settings.model_copy(deep=True):
+            setattr(self.settings, name, value)
+        with self._lock:
+            self._counts.clear()
+            self._buckets.clear()
+
     def _controlled(self, method: str, path: str, body: Any) -> Any:
         match method, path.split("/"):
             case "GET", ["health"]:
@@ -205,6 +217,9 @@ class FakeServer:
                 streams = [attempt["container"].get("logStreamName") for attempt in job.attempts]
                 streams += [] if job.ended else [job.log_stream]
                 return [line for s in streams if s for line in self.account.read_log(job.region, group, s)]
+            case "POST", ["reset"]:
+                self._reset()
+                return {}
             case "PUT", ["faults"]:
                 self.faults.set([parse_fault(fault) for fault in body])
                 self.scheduler.changed()

@@ -90,7 +90,7 @@ class ServiceFault(BaseModel):
     operation: str = "*"
     key: str = "*"
     access_key: str = "*"
-    share: float = Field(1.0, ge=0, le=1)
+    share: float = Field(default=1.0, ge=0, le=1)
     times: int | None = None
     seconds: float | None = None
 
