@@ -74,10 +74,10 @@ def fleet_of_profile(arguments: list[str]) -> Fleet:
     a fleet file ends here, in one line.
     """
     try:
-        return load_fleet()
-    except SnakefoldError as error:
         if _submits_nothing(arguments) and not _path().exists():
             return Fleet(path=_path(), region="us-east-1", bucket=_UNKNOWN, run=_run(), images={})
+        return load_fleet()
+    except SnakefoldError as error:
         sys.exit(f"snakefold: {error}")
 
 

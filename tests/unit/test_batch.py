@@ -39,13 +39,15 @@ def slow(counter: Path, folder: Path) -> Outcome:
     return Outcome()
 
 
-def run_batch(root: Path, members: list[str], *, reuse: bool = True, workers: int = 2) -> Path:
+def run_batch(root: Path, members: list[str], *, reuse: bool = True, workers: int = 2, attempts_left: int = 0) -> Path:
     store = LocalStore(root / "store")
     actions = {member: Action(step="fold", tool="test", version="1", inputs={"member": member}) for member in members}
     receipt = root / "receipt.json"
     with (
         Progress("fold test", len(members), log=root / "log.txt", plain=True) as progress,
-        BatchRun("fold", "b1", members, store, databases={}, reuse=reuse, progress=progress) as run,
+        BatchRun(
+            "fold", "b1", members, store, databases={}, reuse=reuse, progress=progress, attempts_left=attempts_left
+        ) as run,
     ):
         missing = run.find_stored(actions)
         run_in_processes(run, missing, {member: partial(compute, member) for member in missing}, workers=workers)
@@ -104,6 +106,21 @@ def test_reuse_false_computes_again(tmp_path: Path) -> None:
     run_batch(tmp_path, ["good"])
     run_batch(tmp_path, ["good"], reuse=False)
     assert "1 computed, 0 not" in (tmp_path / "log.txt").read_text()
+
+
+def test_what_ran_out_of_memory_fails_the_attempt_and_the_last_attempt_settles_for_it(tmp_path: Path) -> None:
+    members = ["good", "bad", "killed"]
+    with pytest.raises(SnakefoldError, match="out of memory: killed"):
+        run_batch(tmp_path, members, attempts_left=1)
+    assert not (tmp_path / "receipt.json").exists()
+    receipt = read_receipt(run_batch(tmp_path, members, attempts_left=0))
+    assert (receipt["good"].status, receipt["killed"].kind) == ("done", "out_of_memory")
+    assert "2 computed, 1 not" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_member_that_fails_for_good_takes_no_other_attempt(tmp_path: Path) -> None:
+    receipt = read_receipt(run_batch(tmp_path, ["good", "bad"], attempts_left=2))
+    assert receipt["bad"].kind == "bad_template"
 
 
 def test_a_receipt_that_would_leave_a_member_out_is_refused(tmp_path: Path) -> None:

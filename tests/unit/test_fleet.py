@@ -1,0 +1,64 @@
+"""The fleet file: where a run's files lie, and what a profile does without one."""
+
+from pathlib import Path
+
+import pytest
+
+from snakefold.errors import SnakefoldError
+from snakefold.fleet import fleet_of_profile, load_fleet
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SNAKEFOLD_FLEET", "fleet.yaml")
+    monkeypatch.delenv("SNAKEFOLD_RUN", raising=False)
+    return tmp_path / "fleet.yaml"
+
+
+def test_runs_of_different_names_do_not_meet(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.write_text("{region: eu-west-1, bucket: my-bucket, queues: []}")
+    assert load_fleet().prefix == "s3://my-bucket/runs/default"
+    monkeypatch.setenv("SNAKEFOLD_RUN", "casp17")
+    assert load_fleet().prefix == "s3://my-bucket/runs/casp17"
+    monkeypatch.setenv("SNAKEFOLD_RUN", "../default")
+    with pytest.raises(SnakefoldError, match="cannot name a run"):
+        load_fleet()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{bucket: my-bucket}", "region: is missing"),
+        ("{region: eu-west-1, bucket: s3://my-bucket}", "without s3://"),
+        ("[", "cannot be read"),
+        ("- one", "not a list of keys"),
+    ],
+)
+def test_a_fault_is_one_line_with_file_and_key(fleet: Path, content: str, said: str) -> None:
+    fleet.write_text(content)
+    with pytest.raises(SnakefoldError, match=said) as caught:
+        load_fleet()
+    assert str(caught.value).startswith("fleet.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [["-n"], ["-np"], ["--dry-run"], ["--lint"], ["all", "-n", "-q"]])
+@pytest.mark.usefixtures("fleet")
+def test_a_dry_run_needs_no_fleet_file(arguments: list[str]) -> None:
+    assert fleet_of_profile(["snakemake", *arguments]).bucket
+
+
+@pytest.mark.parametrize("arguments", [[], ["--notemp"], ["--config", "engines=[template]"], ["-j", "4"], ["all"]])
+@pytest.mark.usefixtures("fleet")
+def test_a_real_run_without_a_fleet_file_ends_in_one_line(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fleet_of_profile(["snakemake", *arguments])
+    assert str(caught.value).startswith("snakefold: fleet.yaml: there is no fleet file")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_faulty_fleet_file_ends_a_dry_run_too(fleet: Path) -> None:
+    fleet.write_text("{region: eu-west-1}")
+    with pytest.raises(SystemExit, match="bucket: is missing"):
+        fleet_of_profile(["snakemake", "-n"])
