@@ -141,11 +141,10 @@ class Account:
                 "region": region,
                 "resources": [detail["jobArn"]],
                 "detail": json.loads(json.dumps(detail)),
-                # moto's own addition, without which its rules fail.
-                "ingestion-time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
             for rule in self._rules(region):
-                rule.send_to_targets(event)
+                # moto's templates break on quotation marks in an event, hence untransformed.
+                rule.send_to_targets(event, transform_input=False)
 
     def _rules(self, region: str) -> list[Any]:
         from moto.events.models import events_backends
