@@ -12,7 +12,6 @@ Nothing is put in place before everything is verified. From then on files are on
 when all are there. A process that is killed at any moment leaves what the next one continues.
 """
 
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from snakefold.databases.fetch import Fetch, Transfer, usual_transfer
+from snakefold.databases.locking import locked
 from snakefold.databases.manifest import (
     MANIFEST_NAME,
     FileRecord,
@@ -132,12 +132,7 @@ class _Download:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         # Beside the folder, not in it: deleting a database must not delete the lock of a running download.
-        with (self._folder / f".{self._database.name}.lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._progress.note("another process downloads this database; waiting for it")
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        with locked(self._folder / f".{self._database.name}.lock", self._progress.note, "downloads this database"):
             yield
 
     # What is there

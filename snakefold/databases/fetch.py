@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from urllib.parse import urlsplit
 from snakefold.databases.progress import DownloadProgress
 from snakefold.databases.sources import Facts, Interrupted, Source, SourceError, open_source, patiently
 from snakefold.files import read_json, write_json, write_text
+
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +70,22 @@ class Fetch:
         """Bytes that are here from earlier."""
         return _allocated(self._file)
 
-    def run(self, name: str, progress: DownloadProgress) -> Path:
-        """Download; return the path of the file. Raises SourceError."""
+    def run(self, name: str, progress: DownloadProgress, *, sink: Callable[[bytes], object] | None = None) -> Path:
+        """Download; return the path of the file. Raises SourceError.
+
+        `sink` gets all bytes in order, of what came earlier as well, and mostly while the later ones are on their way:
+        a digest of a large file is ready soon after its last byte.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
+        handed_on = False
         if self._aria2c:
             self._forget_if_changed()
             progress.start(name, self.facts.size, self.received)
             _run_aria2c(self._aria2c, self.url, self._file, self.facts.size, self._transfer, progress)
         elif self.facts.ranges and self.facts.size:
-            _Ranges(self.url, self.facts, self._file, pinned=self._pinned, transfer=self._transfer).run(name, progress)
+            ranges = _Ranges(self.url, self.facts, self._file, pinned=self._pinned, transfer=self._transfer)
+            ranges.run(name, progress, sink)
+            handed_on = True
         else:
             progress.start(name, self.facts.size)
             _read_whole(open_source(self.url), self._file, self._transfer, progress)
@@ -83,6 +93,8 @@ class Fetch:
             found = self._file.stat().st_size
             shutil.rmtree(self._folder)
             raise SourceError(f"ended after {found} of {self.facts.size} bytes", lasting=True)
+        if sink and not handed_on:
+            _hand_on(self._file, sink)
         return self._file
 
     def _forget_if_changed(self) -> None:
@@ -106,11 +118,11 @@ class _Ranges:
         self._journal = path.with_name("journal.json")
         self._pinned = pinned
         self._transfer = transfer
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._stopped = threading.Event()
         self._done: set[int] = set()
 
-    def run(self, name: str, progress: DownloadProgress) -> None:
+    def run(self, name: str, progress: DownloadProgress, sink: Callable[[bytes], object] | None) -> None:
         """Download what is missing. Raises SourceError; what came is kept for the next time."""
         segment = self._transfer.segment
         count = -(-self._size // segment)
@@ -123,13 +135,14 @@ class _Ranges:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             os.ftruncate(descriptor, self._size)
-            with ThreadPoolExecutor(self._transfer.connections) as pool:
+            with ThreadPoolExecutor(self._transfer.connections + 1) as pool:
+                followers = [pool.submit(self._follow, count, descriptor, sink)] if sink else []
                 workers = [
                     pool.submit(self._work, waiting, descriptor, progress)
                     for _ in range(min(self._transfer.connections, waiting.qsize()))
                 ]
                 try:
-                    for worker in workers:
+                    for worker in [*workers, *followers]:
                         worker.result()
                 finally:
                     self._stopped.set()
@@ -166,6 +179,23 @@ class _Ranges:
             self._stopped.set()
             raise
 
+    def _follow(self, count: int, descriptor: int, sink: Callable[[bytes], object]) -> None:
+        """Hand the segments on in order, each when it is here: from the page cache, while the next are on their way."""
+        try:
+            for number in range(count):
+                with self._lock:
+                    while number not in self._done:
+                        if self._stopped.is_set():
+                            return
+                        self._lock.wait(0.5)
+                start = number * self._transfer.segment
+                end = min(start + self._transfer.segment, self._size)
+                for position in range(start, end, _BLOCK):
+                    sink(os.pread(descriptor, min(_BLOCK, end - position), position))
+        except BaseException:
+            self._stopped.set()
+            raise
+
     def _fetch(self, source: Source, start: int, end: int, descriptor: int, progress: DownloadProgress) -> None:
         """Read bytes `start` to `end`, going on after each break from where it was."""
         position = start
@@ -195,6 +225,7 @@ class _Ranges:
             self._done.add(number)
             journal = {"size": self._size, "segment": self._transfer.segment, "tag": self._facts.tag}
             write_json(self._journal, {**journal, "done": sorted(self._done)})
+            self._lock.notify_all()
 
 
 def _ask(source: Source, transfer: Transfer) -> Facts:
@@ -208,6 +239,12 @@ def _ask(source: Source, transfer: Transfer) -> Facts:
 
     patiently(attempt, transfer.retries, transfer.wait, lambda: True)
     return found[0]
+
+
+def _hand_on(path: Path, sink: Callable[[bytes], object]) -> None:
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            sink(block)
 
 
 def _read_whole(source: Source, path: Path, transfer: Transfer, progress: DownloadProgress) -> None:

@@ -1,16 +1,19 @@
 """What lies on disk of a database: every file with size and digest, and where it came from."""
 
+import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from snakefold.databases.registry import RESERVED_NAMES, Kind, Unpacking
 from snakefold.errors import SnakefoldError
-from snakefold.files import read_json, sha256_of_file, sha256_of_json, write_json
+from snakefold.files import sha256_of_file, sha256_of_json, write_text
 
 MANIFEST_NAME = "manifest.json"
+
+_REMEDY = "download the database again"
 
 
 class _Entry(BaseModel):
@@ -47,6 +50,16 @@ class Manifest(_Entry):
     sources: dict[str, SourceRecord]
     files: dict[str, FileRecord]
 
+    @field_validator("files")
+    @classmethod
+    def _within_the_folder(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        """Manifests come from buckets too: none may name a file outside the folder, or one of the downloader's own."""
+        for name in files:
+            parts = PurePosixPath(name).parts
+            if not parts or name.startswith("/") or ".." in parts or parts[0] in RESERVED_NAMES:
+                raise ValueError(f"{name!r} is not a name for a file of a database")
+        return files
+
     @property
     def digest(self) -> str:
         """SHA-256 of name, version and files as canonical JSON: what a result that used the database depends on."""
@@ -55,7 +68,13 @@ class Manifest(_Entry):
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `manifest.json` into the database's folder, atomically."""
-    write_json(folder / MANIFEST_NAME, {**manifest.model_dump(), "digest": manifest.digest})
+    write_text(folder / MANIFEST_NAME, manifest_text(manifest))
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """What a manifest's file holds; equal manifests give equal bytes."""
+    content = {**manifest.model_dump(), "digest": manifest.digest}
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -63,19 +82,34 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises SnakefoldError if it is missing, damaged or edited.
     """
-    remedy = "download the database again"
     try:
-        content = read_json(path)
+        return parse_manifest(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise SnakefoldError(f"{path}: there is no such manifest; {_REMEDY}") from None
+    except OSError as error:
+        raise SnakefoldError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from None
+
+
+def parse_manifest(text: bytes, place: str) -> Manifest:
+    """The manifest that a file at `place` holds. Raises SnakefoldError if it is damaged or edited."""
+    try:
+        content = json.loads(text)
         digest = content.pop("digest")
         manifest = Manifest.model_validate(content)
-    except FileNotFoundError:
-        raise SnakefoldError(f"{path}: there is no such manifest; {remedy}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "missing or wrong entries" if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise SnakefoldError(f"{path}: not a manifest ({reason}); {remedy}") from None
+        raise SnakefoldError(f"{place}: not a manifest ({reason}); {_REMEDY}") from None
     if manifest.digest != digest:
-        raise SnakefoldError(f"{path}: the content does not match its digest; {remedy}")
+        raise SnakefoldError(f"{place}: the content does not match its digest; {_REMEDY}")
     return manifest
+
+
+def is_complete(folder: Path, manifest: Manifest) -> bool:
+    """Whether all files of a manifest lie in `folder`, by their sizes. Looks at no content."""
+    try:
+        return all((folder / name).stat().st_size == record.size for name, record in manifest.files.items())
+    except OSError:
+        return False
 
 
 def verify_manifest(folder: Path) -> list[str]:

@@ -107,25 +107,20 @@ class HttpSource:
 
 
 class S3Source:
-    """An object in S3 (`s3://bucket/key`), read with the usual credentials or, where there are none, anonymously.
+    """An object in S3 (`s3://bucket/key`), read with the usual credentials or, where they do not help, anonymously.
 
-    `AWS_ENDPOINT_URL_S3` points it to another S3-compatible store.
+    `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_S3` points it to another S3-compatible store.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._place = {"Bucket": parts.netloc, "Key": parts.path.removeprefix("/")}
         self._client = _s3_client(anonymous=False)
+        self._may_be_public = True
 
     def facts(self) -> Facts:
-        """Ask for size and ETag. Credentials that the bucket does not know are left aside for a public bucket."""
-        try:
-            answer = self._call("head_object")
-        except SourceError as error:
-            if not error.lasting:
-                raise
-            self._client = _s3_client(anonymous=True)
-            answer = self._call("head_object")
+        """Ask for size and ETag."""
+        answer = self._call("head_object")
         return Facts(size=answer["ContentLength"], tag=answer["ETag"], ranges=answer["ContentLength"] > 0)
 
     def read(self, start: int, end: int, tag: str) -> Iterator[bytes]:
@@ -147,6 +142,22 @@ class S3Source:
             raise SourceError(_reason(error)) from None
 
     def _call(self, operation: str, **arguments: str) -> dict[str, Any]:
+        """Credentials that the bucket refuses are left aside: it may be a public one of another account."""
+        try:
+            answer = self._call_once(operation, **arguments)
+        except SourceError as error:
+            if not error.lasting or not self._may_be_public:
+                raise
+            refused, self._client = self._client, _s3_client(anonymous=True)
+            try:
+                answer = self._call_once(operation, **arguments)
+            except SourceError:
+                self._client = refused
+                raise error from None
+        self._may_be_public = False
+        return answer
+
+    def _call_once(self, operation: str, **arguments: str) -> dict[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:

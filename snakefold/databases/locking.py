@@ -1,0 +1,62 @@
+"""One process at a time, and the next as soon as that one is gone, however it ended."""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from snakefold.errors import SnakefoldError
+
+_SECONDS_BETWEEN_NOTES = 60.0
+_LONGEST_PAUSE = 1.0
+
+
+@contextmanager
+def locked(path: Path, note: Callable[[str], None], what: str) -> Iterator[None]:
+    """Hold the lock file `path` during the block; `note` is told that `what` another process does is waited for.
+
+    The kernel frees the lock when its holder dies. Lock files stay behind: removing one could free it for two. Raises
+    SnakefoldError on a file system without locks.
+    """
+    descriptor = _open(path)
+    try:
+        started = noted = time.monotonic()
+        pause = 0.05
+        waiting = False
+        while not _taken(descriptor, path):
+            now = time.monotonic()
+            if not waiting:
+                note(f"another process {what}; waiting for it")
+            elif now - noted > _SECONDS_BETWEEN_NOTES:
+                noted = now
+                note(f"still waiting, {now - started:.0f} s")
+            waiting = True
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)  # made by another user: reading is enough to lock
+
+
+def _taken(descriptor: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise SnakefoldError(
+                f"{path}: this file system has no locks (Lustre: mount with -o flock); put the folder elsewhere"
+            ) from None
+        raise
+    return True
