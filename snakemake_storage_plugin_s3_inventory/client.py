@@ -1,0 +1,216 @@
+"""The calls to S3: each retried, each failure one line."""
+
+import base64
+import datetime
+import hashlib
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+
+from snakemake_storage_plugin_s3_inventory.errors import explained
+from snakemake_storage_plugin_s3_inventory.inventory import Listed
+from snakemake_storage_plugin_s3_inventory.settings import StorageProviderSettings
+
+LARGE = 64 * 1024 * 1024
+"""Bytes from which a file travels in parts, several at a time."""
+
+ATTEMPTS = 5
+"""Tries to read a small object whose connection breaks off; botocore retries only until the first byte."""
+
+THREADS = 16
+"""Files of a directory on their way at a time."""
+
+
+class S3:
+    """S3 as the plugin needs it. Nothing is made, read or asked before the first call."""
+
+    def __init__(self, settings: StorageProviderSettings, *, in_a_hurry: Callable[[], bool]) -> None:
+        """Set up; `in_a_hurry` says whether S3, until it has answered once, must answer at once or not at all."""
+        self._settings = settings
+        self._in_a_hurry = in_a_hurry
+        self._session: Any = None
+        self._patient: Any = None
+        self._hasty: Any = None
+        self._answered = False
+        self._lock = threading.Lock()
+
+    def page(self, bucket: str, prefix: str, limit: int) -> tuple[list[Listed], bool]:
+        """The first `limit` objects whose keys begin with `prefix`, and whether there are more. One call."""
+        with explained("list", bucket, prefix):
+            answer = self._client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit)
+        self._answered = True
+        return _listed(answer), answer.get("IsTruncated", False)
+
+    def pages(self, bucket: str, prefix: str) -> Iterator[list[Listed]]:
+        """All objects whose keys begin with `prefix`, 1,000 a call."""
+        token: dict[str, str] = {}
+        while True:
+            with explained("list", bucket, prefix):
+                answer = self._client().list_objects_v2(Bucket=bucket, Prefix=prefix, **token)
+            self._answered = True
+            yield _listed(answer)
+            if not answer.get("IsTruncated", False):
+                return
+            token = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    def write(self, path: Path, bucket: str, key: str) -> int:
+        """Store a file; returns its size in bytes."""
+        size = path.stat().st_size
+        with explained("write", bucket, key):
+            if size >= LARGE:
+                self._client().upload_file(str(path), bucket, key, Config=_in_parts())
+            else:
+                self.write_bytes(path.read_bytes(), bucket, key)
+        return size
+
+    def write_bytes(self, content: bytes, bucket: str, key: str) -> None:
+        """Store a small object; S3 refuses it if it arrives changed."""
+        digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+        with explained("write", bucket, key):
+            self._client().put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=digest)
+
+    def read(self, bucket: str, key: str, path: Path) -> int:
+        """Fetch an object: whole and under its name, or not at all. Returns its size in bytes.
+
+        Raises:
+            ObjectAbsentError: if there is none.
+
+        """
+        # Beside its name, for the rename must not cross file systems; a name of its own, for others may fetch it too.
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with explained("read", bucket, key):
+                size = self._read_into(bucket, key, part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return size
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object; none there is no error."""
+        with explained("delete", bucket, key):
+            self._client().delete_object(Bucket=bucket, Key=key)
+
+    def delete_all(self, bucket: str, keys: Iterable[str]) -> None:
+        """Remove objects, 1,000 a call."""
+        left = list(keys)
+        while left:
+            batch, left = left[:1000], left[1000:]
+            with explained("delete", bucket, batch[0]):
+                answer = self._client().delete_objects(
+                    Bucket=bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+                )
+            if failures := answer.get("Errors"):
+                first = failures[0]
+                raise WorkflowError(
+                    f"S3: cannot delete {len(failures)} objects, the first s3://{bucket}/{first.get('Key')}: "
+                    f"{first.get('Code')}: {first.get('Message')}"
+                )
+
+    def _read_into(self, bucket: str, key: str, part: Path) -> int:
+        from botocore.exceptions import ConnectionError as BotoConnectionError
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        client = self._client()
+        attempt = 1
+        while True:
+            answer = client.get_object(Bucket=bucket, Key=key)
+            expected = answer["ContentLength"]
+            if expected >= LARGE:
+                answer["Body"].close()
+                client.download_file(bucket, key, str(part), Config=_in_parts())
+                break
+            try:
+                with part.open("wb") as handle:
+                    shutil.copyfileobj(answer["Body"], handle, 1024 * 1024)
+                break
+            except (BotoConnectionError, HTTPClientError, IncompleteReadError):
+                if attempt == ATTEMPTS:
+                    raise
+                attempt += 1
+        received = part.stat().st_size
+        if received != expected:
+            raise WorkflowError(
+                f"S3: s3://{bucket}/{key} changed while it was read ({expected} bytes, {received} came): start again"
+            )
+        return received
+
+    def _client(self) -> Any:
+        """The client: thread-safe, made at the first call."""
+        hasty = not self._answered and self._in_a_hurry()
+        client = self._hasty if hasty else self._patient
+        if client is not None:
+            return client
+        with self._lock:
+            if hasty:
+                self._hasty = self._hasty or self._make_client(hasty=True)
+                return self._hasty
+            self._patient = self._patient or self._make_client(hasty=False)
+            return self._patient
+
+    def _make_client(self, *, hasty: bool) -> Any:
+        # boto3 takes 0.2 s to import, and Snakemake imports every plugin at every start.
+        import boto3
+        import botocore.config
+        import botocore.session
+
+        endpoint = self._settings.endpoint_url
+        custom = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        config = botocore.config.Config(
+            connect_timeout=3 if hasty else 10,
+            read_timeout=10 if hasty else 60,
+            # Not "adaptive": after one SlowDown it lets a job with ten calls to make wait two seconds for each.
+            retries={"total_max_attempts": 1 if hasty else self._settings.retries, "mode": "standard"},
+            max_pool_connections=2 * THREADS,
+            # Other makers' S3 often has no DNS name per bucket, and not all of them know the newer checksums.
+            s3={"addressing_style": "path"} if custom else None,
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        # Reading the AWS configuration may fail (a profile that does not exist) and deserves its one line too.
+        with explained("list", "", ""):
+            if self._session is None:
+                session = botocore.session.get_session()
+                # botocore's own reading of times takes half the time of a long listing.
+                session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+                self._session = session
+            # boto3 does not read AWS_REGION, which every other AWS tool does.
+            region = (
+                self._settings.region
+                or self._session.get_config_variable("region")
+                or os.environ.get("AWS_REGION")
+                or "us-east-1"
+            )
+            return boto3.Session(botocore_session=self._session).client(
+                "s3", endpoint_url=endpoint, region_name=region, config=config
+            )
+
+
+def _listed(answer: dict[str, Any]) -> list[Listed]:
+    return [
+        Listed(key=item["Key"], size=item["Size"], mtime=item["LastModified"].timestamp())
+        for item in answer.get("Contents", ())
+    ]
+
+
+def _time(value: Any) -> datetime.datetime:
+    """A time as S3 writes it in listings (ISO 8601); anything else is left to botocore."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        time = datetime.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return parse_timestamp(value)
+    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+
+
+def _in_parts() -> Any:
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(multipart_threshold=LARGE, multipart_chunksize=LARGE // 2, max_concurrency=8)
