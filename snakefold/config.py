@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from snakefold.engines import ENGINES
@@ -56,8 +56,22 @@ class Databases(Section):
     )
     preset: str = Field(default="mini", min_length=1, description="The group of databases that is searched.")
     folder: Folder = Field(
-        default=".snakefold/databases", min_length=1, description="Where downloaded databases are kept."
+        default=".snakefold/databases",
+        min_length=1,
+        description="Where downloaded databases are kept: a folder or an S3 prefix.",
     )
+    cache: Folder = Field(
+        default=".snakefold/databases",
+        min_length=1,
+        description="Where jobs find databases that are kept on S3: mounted there, or brought there by the first job.",
+    )
+
+    @field_validator("cache")
+    @classmethod
+    def _cache_is_local(cls, cache: str) -> str:
+        if cache.startswith("s3:") or "://" in cache:
+            raise ValueError("must be a folder of the machine that runs a job")
+        return cache
 
 
 class Search(Section):
