@@ -44,8 +44,11 @@ class Fleet:
         return f"s3://{self.bucket}/runs/{self.run}"
 
 
-def load_fleet() -> Fleet:
-    """The fleet file of the environment. Raises SnakefoldError that says what is missing and what to do."""
+def load_fleet(run: str | None = None) -> Fleet:
+    """The fleet file of the environment. Raises SnakefoldError that says what is missing and what to do.
+
+    `run` is a run's name; by default the environment has it.
+    """
     path = _path()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -62,7 +65,7 @@ def load_fleet() -> Fleet:
         path=path,
         region=_text(content, "region", path),
         bucket=_bucket(_text(content, "bucket", path), path),
-        run=_run(),
+        run=_run(run),
         images=dict(content.get("images") or {}),
     )
 
@@ -92,10 +95,11 @@ def _path() -> Path:
     return Path(os.environ.get(VARIABLE) or USUAL_PATH)
 
 
-def _run() -> str:
-    name = os.environ.get(RUN_VARIABLE) or "default"
+def _run(given: str | None = None) -> str:
+    name = given or os.environ.get(RUN_VARIABLE) or "default"
     if not _RUN_NAME.fullmatch(name):
-        raise SnakefoldError(f"{RUN_VARIABLE}: {name!r} cannot name a run; use letters, digits, '.', '_' and '-'")
+        where = "--run" if given else RUN_VARIABLE
+        raise SnakefoldError(f"{where}: {name!r} cannot name a run; use letters, digits, '.', '_' and '-'")
     return name
 
 

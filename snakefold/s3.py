@@ -87,11 +87,26 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectFacts:
-    """An object: its name below the folder, bytes, and when it was written (seconds since 1970)."""
+    """An object: its name below the folder, bytes, when it was written (seconds since 1970), and S3's tag of its content."""
 
     name: str
     size: int
     modified: float
+    etag: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digests:
+    """What S3 can say of the content of a whole object, in hex digits, apart from its size in bytes.
+
+    `sha256` was computed by S3, or noted by whoever wrote the object. `md5` is known of what was written in one part
+    and is not encrypted under a key of one's own.
+    """
+
+    etag: str
+    size: int
+    sha256: str | None
+    md5: str | None
 
 
 def is_s3(location: str) -> bool:
@@ -153,6 +168,19 @@ class S3Folder:
         except S3MissingError:
             return {}
 
+    def digests(self, name: str) -> Digests:
+        """What is known of an object's content without reading it. Raises S3MissingError."""
+        answer = self._patiently(
+            "read", name, lambda: self._client.head_object(**self._at(name), ChecksumMode="ENABLED")
+        )
+        etag = answer["ETag"].strip('"')
+        known = answer.get("ChecksumSHA256")
+        # Of what came in parts S3 has a digest of their digests, which ends in their number.
+        whole = base64.b64decode(known).hex() if known and "-" not in known else answer["Metadata"].get("sha256")
+        plain = answer.get("ServerSideEncryption") in (None, "AES256") and not answer.get("SSECustomerAlgorithm")
+        is_md5 = plain and re.fullmatch("[0-9a-f]{32}", etag) is not None
+        return Digests(etag=etag, size=answer["ContentLength"], sha256=whole, md5=etag if is_md5 else None)
+
     def read(self, name: str) -> tuple[bytes, ObjectFacts]:
         """The content of a small object. Raises S3MissingError."""
 
@@ -172,6 +200,15 @@ class S3Folder:
             name, self._patiently("read", name, lambda: self._client.get_object(**self._at(name))), sink
         )
 
+    def stream_rest(self, name: str, sink: Callable[[bytes], object], *, start: int, etag: str) -> None:
+        """As `stream`, from the byte `start` on, which must be there. Raises S3Error unless the object has this tag."""
+        answer = self._patiently(
+            "read",
+            name,
+            lambda: self._client.get_object(**self._at(name), Range=f"bytes={start}-", IfMatch=f'"{etag}"'),
+        )
+        self._stream(name, answer, sink, start)
+
     def download(self, name: str, path: Path) -> None:
         """Write an object's bytes over the file `path`, large ones in parts. The caller checks what came.
 
@@ -189,9 +226,9 @@ class S3Folder:
             lambda: self._client.download_file(self.bucket, self._key(name), str(path), Config=_transfer_config()),
         )
 
-    def _stream(self, name: str, answer: Any, sink: Callable[[bytes], object]) -> int:
-        size, tag = answer["ContentLength"], answer["ETag"]
-        position = failures = 0
+    def _stream(self, name: str, answer: Any, sink: Callable[[bytes], object], position: int = 0) -> int:
+        size, tag = position + answer["ContentLength"], answer["ETag"]
+        failures = 0
         while True:
             try:
                 for block in answer["Body"].iter_chunks(_BLOCK):
@@ -226,12 +263,27 @@ class S3Folder:
                 ),
             )
             yield [
-                ObjectFacts(name=each["Key"][cut:], size=each["Size"], modified=each["LastModified"].timestamp())
+                ObjectFacts(
+                    name=each["Key"][cut:],
+                    size=each["Size"],
+                    modified=each["LastModified"].timestamp(),
+                    etag=each["ETag"].strip('"'),
+                )
                 for each in answer.get("Contents", ())
             ]
             if not answer.get("IsTruncated"):
                 return
             more = {"ContinuationToken": answer["NextContinuationToken"]}
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly in this one, at most 1,000."""
+        start = f"{self.prefix}/" if self.prefix else ""
+        answer = self._patiently(
+            "listed",
+            "",
+            lambda: self._client.list_objects_v2(Bucket=self.bucket, Prefix=start, Delimiter="/", MaxKeys=_AT_ONCE),
+        )
+        return [each["Prefix"][len(start) : -1] for each in answer.get("CommonPrefixes", ())]
 
     # Writing
 

@@ -45,6 +45,8 @@ class Fleet(BaseModel):
     queues: Annotated[list[Queue], Field(min_length=1)]
     bucket: str | None = None
     """Not read here; other readers of the file need it."""
+    controller_role_arn: str | None = None
+    """Not read here either: the role of a job that runs Snakemake itself, whose jobs are made here."""
     job_role_arn: str | None = None
     execution_role_arn: str | None = None
     log_group: str = DEFAULT_LOG_GROUP

@@ -77,6 +77,20 @@ def is_dead_process_of_this_host(owner: Owner) -> bool:
     return process_start(owner.pid) != owner.process_start
 
 
+@dataclass(frozen=True, kw_only=True)
+class LockState:
+    """What a lock says at a moment. `owner` is None when it cannot be read."""
+
+    owner: Owner | None
+    age: float
+    """Seconds since the last sign of life."""
+    stale: str | None
+    """Why the owner is dead; None when it may be alive."""
+
+    def __str__(self) -> str:
+        return f"{_describe(self.owner)}; last sign of life {self.age:.0f} s ago"
+
+
 class LockLostError(WorkflowError):
     """Another controller has taken the run over."""
 
@@ -116,6 +130,14 @@ class RunLock:
         raise WorkflowError(
             f"Lock s3://{self._bucket}/{self._key} keeps changing hands: another controller is starting."
         )
+
+    def state(self) -> LockState | None:
+        """Who holds the lock, for somebody who does not want it; None when nobody does."""
+        current = self._current()
+        if current is None:
+            return None
+        owner, _, age = current
+        return LockState(owner=owner, age=age, stale=self._stale(owner, age))
 
     def beat(self) -> None:
         """Give a sign of life. Sets `lost` when the lock belongs to someone else by now; other errors are raised."""
