@@ -87,7 +87,7 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectFacts:
-    """An object: its name below the folder, bytes, when it was written (seconds since 1970), and S3's tag of its content."""
+    """An object: its name below the folder, bytes, when it was written (seconds since 1970), S3's tag of its content."""
 
     name: str
     size: int
@@ -275,7 +275,7 @@ class S3Folder:
                 return
             more = {"ContinuationToken": answer["NextContinuationToken"]}
 
-    def folders(self) -> list[str]:
+    def folders(self) -> tuple[str, ...]:
         """Names of the folders directly in this one, at most 1,000."""
         start = f"{self.prefix}/" if self.prefix else ""
         answer = self._patiently(
@@ -283,7 +283,7 @@ class S3Folder:
             "",
             lambda: self._client.list_objects_v2(Bucket=self.bucket, Prefix=start, Delimiter="/", MaxKeys=_AT_ONCE),
         )
-        return [each["Prefix"][len(start) : -1] for each in answer.get("CommonPrefixes", ())]
+        return tuple(each["Prefix"][len(start) : -1] for each in answer.get("CommonPrefixes", ()))
 
     # Writing
 
