@@ -177,19 +177,13 @@ class S3:
         with explained("list", "", ""):
             if self._session is None:
                 session = botocore.session.get_session()
+                # Made once: each boto3 session adds its methods to the clients of the botocore session anew, and fails.
                 # botocore's own reading of times takes half the time of a long listing.
                 session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
-                self._session = session
+                self._session = boto3.Session(botocore_session=session)
             # boto3 does not read AWS_REGION, which every other AWS tool does.
-            region = (
-                self._settings.region
-                or self._session.get_config_variable("region")
-                or os.environ.get("AWS_REGION")
-                or "us-east-1"
-            )
-            return boto3.Session(botocore_session=self._session).client(
-                "s3", endpoint_url=endpoint, region_name=region, config=config
-            )
+            region = self._settings.region or self._session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
+            return self._session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
 
 def _listed(answer: dict[str, Any]) -> list[Listed]:

@@ -148,10 +148,12 @@ class Inventory:
             known.entries[address] = None
             known.folders.discard(address)
 
-    def forget(self, bucket: str, key: str, root: str | None) -> None:
-        """Look again at the next question."""
+    def ask_again(self, bucket: str, key: str, root: str | None) -> Found | None:
+        """What lies at a key now, whatever is known of it."""
         with self._lock:
-            self._roots.setdefault(root, _Root()).entries.pop(f"{bucket}/{key}", None)
+            found = self._ask(bucket, key)
+            self._roots.setdefault(root, _Root()).entries[f"{bucket}/{key}"] = found
+            return found
 
     def expect_anew(self, addresses: Iterable[tuple[str, str | None]]) -> None:
         """Other processes will write these (address, root) anew: what is there now is not what will be."""

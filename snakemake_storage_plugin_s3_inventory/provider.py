@@ -103,10 +103,10 @@ class StorageProvider(StorageProviderBase):
         if others_write and not self._running and self.process.workflow is not None:
             self._running = True
             self.inventory.expect_anew(self._outputs_to_come())
+        root = self.root(bucket, key)
         # The main process is going to ask for every file of the run, a job for a handful. When the prefix is only
         # guessed, how much lies below it is unknown, and the listing has to be earned.
         patience = 0 if self._prefix is not None and self.process.is_main() else PATIENCE
-        root = self.root(bucket, key)
         try:
             return self.inventory.find(bucket, key, root, patience=patience, doubt_absence=others_write)
         except WorkflowError as error:
@@ -208,11 +208,13 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
 
     def mtime(self) -> float:
         """Time of the last change in seconds since the epoch; of a directory, when it was complete."""
-        found = self._find_or_raise()
+        found: Found | None = self._find_or_raise()
         if found.mtime is None:  # stored by this process: S3 knows the time, and only tells when asked
-            self._inventory.forget(self.bucket, self.key, self._root)
-            found = self._find_or_raise()
-        assert found.mtime is not None
+            found = self._inventory.ask_again(self.bucket, self.key, self._root)
+        if found is None or found.mtime is None:
+            raise WorkflowError(
+                f"S3: {self.query} was stored and has been removed since: does another run write there?"
+            )
         return found.mtime
 
     def size(self) -> int:

@@ -1,6 +1,7 @@
 """moto's S3 on a free port, which counts calls by kind and can be told to fail them."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ class Server:
 
     url: str
     application: Any
+    delay: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
     faults: list[tuple[str, str, bytes]] = field(default_factory=list)
     """(kind, status line, body) to answer the next call of that kind with; status "cut": half of the true answer."""
@@ -33,6 +35,8 @@ class Server:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         kind = kind_of(environ)
         self.calls[kind] += 1
+        if self.delay:
+            time.sleep(self.delay)
         fault = next((fault for fault in self.faults if fault[0] == kind), None)
         if fault is not None:
             self.faults.remove(fault)
@@ -83,9 +87,9 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """A server in a thread, stopped at the end."""
-    server = Server(url="", application=DomainDispatcherApplication(create_backend_app))
+def running(*, delay: float = 0.0) -> Iterator[Server]:
+    """A server in a thread, stopped at the end, whose answers take `delay` seconds longer than moto does."""
+    server = Server(url="", application=DomainDispatcherApplication(create_backend_app), delay=delay)
     listener = make_server("127.0.0.1", 0, server, threaded=True, request_handler=_Quiet)
     server.url = f"http://127.0.0.1:{listener.server_port}"
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

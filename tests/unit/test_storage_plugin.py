@@ -231,6 +231,18 @@ def test_the_main_process_knows_all_outputs_from_one_call(server: Server, tmp_pa
     assert server.take() == {"ListObjectsV2": 1}
 
 
+def test_by_default_the_default_storage_prefix_is_listed(server: Server, tmp_path: Path) -> None:
+    state = workflow()
+    state.storage_settings.default_storage_prefix = f"{RUN}/"
+    made = StorageProvider(
+        local_prefix=tmp_path, logger=logging.getLogger("test-storage"), settings=None, is_default=True
+    )
+    made.process.workflow = state
+    assert not any(thing(made, str(number)).exists() for number in range(30))
+    assert not made.object("s3://bucket/runs/b").exists()
+    assert server.take() == {"ListObjectsV2": 2}
+
+
 def test_a_job_asks_for_its_few_files_only(server: Server, tmp_path: Path) -> None:
     raw().put_object(Bucket="bucket", Key="runs/a/in", Body=b"x")
     server.take()
@@ -266,6 +278,29 @@ def test_what_jobs_wrote_is_seen_with_one_call_each(server: Server, tmp_path: Pa
         assert (output.exists(), output.size(), output.mtime() > 1e9) == (True, 5, True)
         assert (directory.exists(), directory.size(), directory.mtime() > 1e9) == (True, 3, True)
     assert server.take() == {"ListObjectsV2": 2}
+
+
+@pytest.mark.parametrize("name", ["file", "directory"])
+def test_the_time_of_what_was_stored_after_the_listing_is_that_of_s3(server: Server, tmp_path: Path, name: str) -> None:
+    there = thing(provider(tmp_path, workflow=workflow(remote=False)), name)
+    assert not there.exists()
+    write(there.local_path() if name == "directory" else there.local_path().parent, **{name: "x"})
+    there.store_object()
+    server.take()
+    assert abs(there.mtime() - raw().list_objects_v2(Bucket="bucket")["Contents"][0]["LastModified"].timestamp()) <= 1
+    assert there.mtime() > 1e9
+    assert server.take() == {"ListObjectsV2": 2}, "one of them by this test"
+
+
+def test_a_dry_run_with_s3_shows_the_true_state(server: Server, tmp_path: Path) -> None:
+    raw().put_object(Bucket="bucket", Key="runs/a/there", Body=b"x")
+    made = provider(tmp_path, workflow=workflow(dry=True))
+    assert thing(made, "there").exists()
+    assert not thing(made, "not-there").exists()
+    there = thing(made, "there")
+    there.local_path().parent.mkdir(parents=True)
+    there.retrieve_object()
+    assert there.local_path().read_text() == "x"
 
 
 def test_an_output_that_is_made_anew_is_asked_for_anew(server: Server, tmp_path: Path) -> None:
