@@ -47,7 +47,7 @@ _ADVICE = {
     FailureClass.CANCELLED: "Run again, unless that was you.",
     FailureClass.VANISHED: "Run again: nothing is known of how it ended.",
     FailureClass.STUCK: "Mend the queue or its compute environment, or choose another by batch_queue; then run again.",
-    FailureClass.REFUSED: "See AWS's words above; others of the run go on.",
+    FailureClass.REFUSED: "Change what AWS objects to; the other jobs go on.",
 }
 
 _WHAT_GPU = "The GPU's memory was not enough."

@@ -165,8 +165,12 @@ class Control:
                 self._submit(work)
         except Exception as error:
             if not (self._cancelled.is_set() or self._stopped.is_set()):
-                refused = failure(FailureClass.REFUSED, one_line(error))
-                self._listener.failed(work, f"Job {work.plan.name} was not submitted: {refused}")
+                found = failure(FailureClass.REFUSED, one_line(error))
+                self._listener.failed(
+                    work,
+                    f"{work.rule}: not submitted to queue {work.queue.name} ({found.kind}): {found.what}\n"
+                    f"  What to do: {found.advice}\n  AWS says: {found.detail}",
+                )
 
     def _adopt(self, work: Work) -> bool:
         with self._lock:

@@ -59,7 +59,7 @@ class Executor(RemoteExecutor):
         try:
             work = self._run.work(job, self.format_job_exec(job))
         except (ValueError, NoQueueFitsError, WorkflowError) as error:
-            self._fail(job, f"{job.name} cannot run on AWS Batch: {error}.")
+            self._fail(job, f"{job.name} cannot run on AWS Batch: {str(error).rstrip('.')}.")
             return
         self._run.control.start(work)
 

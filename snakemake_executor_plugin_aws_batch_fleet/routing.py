@@ -77,7 +77,10 @@ def choose(need: Need, queues: Iterable[Queue], *, forced: str | None = None, pu
         )
     nearest = min(table, key=lambda q: (_distance(need, q), q.name))
     faults = lacks(need, nearest) or [f"{purchase} purchase"]
-    raise NoQueueFitsError(f"it asks for {need}; the nearest queue is {nearest.name}, which lacks {'; '.join(faults)}")
+    raise NoQueueFitsError(
+        f"it asks for {need}; the nearest queue is {nearest.name}, which lacks {'; '.join(faults)}. "
+        "Lower the rule's resources, or add a queue to the fleet file"
+    )
 
 
 def next_gpu_memory(gpu_memory_mb: int, queues: Iterable[Queue]) -> int | None:
