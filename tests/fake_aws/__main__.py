@@ -47,9 +47,9 @@ def main() -> None:
     threading.Thread(target=server.account.preload, name="preload", daemon=True).start()
     threading.Thread(target=server.serve, name="server", daemon=True).start()
     if arguments.set_up:
-        from tests.fake_aws.resources import set_up
+        from tests.fake_aws.resources import Clients, set_up
 
-        Path(arguments.set_up).write_text(json.dumps(set_up(server.endpoint), indent=2) + "\n")
+        Path(arguments.set_up).write_text(json.dumps(set_up(Clients(server.endpoint)), indent=2) + "\n")
     print(json.dumps({"port": server.port, "endpoint": server.endpoint}), flush=True)
     while True:
         signal.pause()

@@ -7,7 +7,6 @@ import queue
 import threading
 import time
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from tests.fake_aws.jobs import Definition, Job, Queue, milliseconds
@@ -137,7 +136,7 @@ class Account:
                 "detail-type": "Batch Job State Change",
                 "source": "aws.batch",
                 "account": ACCOUNT,
-                "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "time": time.time(),  # moto writes it as a date
                 "region": region,
                 "resources": [detail["jobArn"]],
                 "detail": json.loads(json.dumps(detail)),
@@ -153,10 +152,15 @@ class Account:
         return list(buses["default"].rules.values()) if "default" in buses else []
 
     # -- S3
-    def delete_objects(self) -> None:
-        """Empties all buckets."""
+    def empty(self) -> None:
+        """Deletes all objects and all messages."""
         from moto.s3.models import s3_backends
+        from moto.sqs.models import sqs_backends
 
+        for backend in sqs_backends[ACCOUNT].values():
+            for messages in backend.queues.values():
+                messages.last_purged_at = None  # SQS purges once a minute
+                backend.purge_queue(messages.name)
         for bucket in s3_backends[ACCOUNT]["aws"].buckets.values():
             bucket.keys.clear()
             bucket.multiparts.clear()

@@ -34,6 +34,7 @@ class FakeAws:
         self.settings = Settings.model_validate({"images": usual, **settings})
         self._process: subprocess.Popen[str] | None = None
         self._errors: Any = None
+        self._clients: dict[str, resources.Clients] = {}
         self.endpoint = ""
 
     def __enter__(self) -> Self:
@@ -99,13 +100,16 @@ class FakeAws:
 
     def client(self, service: str, access_key: str = "AKIAFAKE") -> Any:
         """A boto3 client of the fake."""
-        return resources.client(service, self.endpoint, access_key=access_key)
+        if access_key not in self._clients:
+            self._clients[access_key] = resources.Clients(self.endpoint, access_key=access_key)
+        return self._clients[access_key].client(service)
 
     def set_up(
         self, *, bucket: str = "fake-bucket", max_vcpus: int = 256, events: bool = False, image: str = "worker:latest"
     ) -> dict[str, Any]:
         """Makes bucket, roles, queues; returns the fleet in the form of its file. Counts start anew after it."""
-        fleet = resources.set_up(self.endpoint, bucket=bucket, max_vcpus=max_vcpus, events=events)
+        clients = resources.Clients(self.endpoint)
+        fleet = resources.set_up(clients, bucket=bucket, max_vcpus=max_vcpus, events=events)
         fleet["images"] = {"worker": image}
         self.reset_stats()
         return fleet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,22 +54,31 @@ QUEUES = (
 )  # fmt: skip
 
 
-def client(service: str, endpoint: str, region: str = REGION, access_key: str = "AKIAFAKE") -> Any:
-    """A boto3 client of the fake that takes nothing from this process's environment and retries nothing."""
-    session = Session(aws_access_key_id=access_key, aws_secret_access_key="fake", region_name=region)
-    config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
-    return session.client(service, endpoint_url=endpoint, config=config)
+class Clients:
+    """boto3 clients of the fake that take nothing from this process's environment and retry nothing."""
+
+    def __init__(self, endpoint: str, region: str = REGION, access_key: str = "AKIAFAKE") -> None:
+        self.endpoint, self.region = endpoint, region
+        # One session for all: each new one would read the services' models again, 0.2 s a client.
+        self._session = Session(aws_access_key_id=access_key, aws_secret_access_key="fake", region_name=region)
+        self._lock = threading.Lock()
+
+    def client(self, service: str) -> Any:
+        """A client of a service."""
+        config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+        with self._lock:  # sessions are not made for threads, clients are
+            return self._session.client(service, endpoint_url=self.endpoint, config=config)
 
 
 def set_up(
-    endpoint: str, *, bucket: str = "fake-bucket", region: str = REGION, max_vcpus: int = 256, events: bool = False
+    clients: Clients, *, bucket: str = "fake-bucket", max_vcpus: int = 256, events: bool = False
 ) -> dict[str, Any]:
     """Makes everything a run needs and returns the fleet in its file's form.
 
     With `events`, EventBridge's "Batch Job State Change" go to an SQS queue that the fleet names.
     """
-    iam, ec2, batch, s3 = (client(name, endpoint, region) for name in ("iam", "ec2", "batch", "s3"))
-    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})
+    iam, ec2, batch, s3 = (clients.client(name) for name in ("iam", "ec2", "batch", "s3"))
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": clients.region})
     service_role = _role(iam, "batch-service", "batch.amazonaws.com")
     job_role = _role(iam, "job-role", "ecs-tasks.amazonaws.com")
     _role(iam, "instance-role", "ec2.amazonaws.com")
@@ -105,7 +115,7 @@ def set_up(
             **({"schedulingPolicyArn": policy} if plan.fair_share else {}),
         )
     fleet: dict[str, Any] = {
-        "region": region,
+        "region": clients.region,
         "bucket": bucket,
         "job_role_arn": job_role,
         "log_group": "/aws/batch/job",
@@ -126,7 +136,7 @@ def set_up(
         ],
     }
     if events:
-        fleet["events_queue_url"] = _events_queue(endpoint, region)
+        fleet["events_queue_url"] = _events_queue(clients)
     return fleet
 
 
@@ -138,8 +148,8 @@ def _role(iam: Any, name: str, service: str) -> str:
     return iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
 
 
-def _events_queue(endpoint: str, region: str) -> str:
-    sqs, events = client("sqs", endpoint, region), client("events", endpoint, region)
+def _events_queue(clients: Clients) -> str:
+    sqs, events = clients.client("sqs"), clients.client("events")
     url = sqs.create_queue(QueueName="batch-events")["QueueUrl"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
     pattern = {"source": ["aws.batch"], "detail-type": ["Batch Job State Change"]}

@@ -91,6 +91,9 @@ class FakeServer:
             status, headers, body = _error_reply(error, call)
         if fault and fault.kind == "cut_reply" and status.startswith("2"):
             self._count(f"{call.name}:{fault.kind}")
+            # boto3 takes half an answer of other operations for a whole one, which a lost connection never sends.
+            if call.operation != "GetObject":
+                return _cut(environ, start_response)
             return _cut_reply(environ, start_response, status, headers, body)
         start_response(status, headers)
         return body
@@ -186,7 +189,7 @@ class FakeServer:
         self.faults.set([])
         self.settings.time_scale = 1e-3  # nobody waits for the 30 s of a job that ignores SIGTERM
         self.scheduler.forget()
-        self.account.delete_objects()
+        self.account.empty()
         for name, value in self._first_settings.model_copy(deep=True):
             setattr(self.settings, name, value)
         with self._lock:
@@ -316,10 +319,8 @@ def _cut(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byt
 def _cut_reply(
     environ: dict[str, Any], start_response: StartResponse, status: str, headers: Headers, body: Iterable[bytes]
 ) -> Iterable[bytes]:
-    """Sends the head and half of the body, then closes; of an answer without a body, nothing at all."""
+    """Sends the head and half of the body, then closes."""
     whole = b"".join(body)
-    if len(whole) < 2:
-        return _cut(environ, start_response)
     headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
     start_response(status, [*headers, ("Content-Length", str(len(whole)))])
 

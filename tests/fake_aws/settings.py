@@ -80,7 +80,7 @@ class ServiceFault(BaseModel):
 
     kinds: `slow_down` (503 of S3, 429 elsewhere), `internal_error` (500), `access_denied`, `expired_token` (of one
     `access_key`, or of all), `cut_request` (connection closed, nothing done), `cut_reply` (done, but the connection
-    closes after half of the answer).
+    closes before the answer, of GetObject in the middle of it).
     """
 
     model_config = ConfigDict(extra="forbid")
