@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,11 @@ def podman_environment(folder: Path) -> dict[str, str]:
 
 def limited_settings() -> str:
     """A containers.conf for a machine that runs no systemd and allows no limits to be raised."""
-    files, processes = (resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    # podman lowers its own limit of processes to its default, and may then pass on no more, whatever it was before.
+    files, processes = (
+        min(ceiling, resource.getrlimit(kind)[1] % 2**64)
+        for kind, ceiling in ((resource.RLIMIT_NOFILE, 1048576), (resource.RLIMIT_NPROC, 32768))
+    )
     lines = [
         "[containers]",
         f'default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]',
@@ -107,6 +112,17 @@ def limited_settings() -> str:
     if shutil.which("runc"):
         lines.append('runtime = "runc"')
     return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Tell by the exit code whether podman can run containers here, and if not, why."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="snakefold-podman-") as folder:
+            find_engine(Path(folder), "podman")
+    except ContainerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 def build_command(
@@ -143,3 +159,7 @@ def build_command(
     if wheels is not None:
         command += ["--build-context", f"wheels={wheels}"]
     return [*command, str(context)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

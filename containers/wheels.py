@@ -20,7 +20,7 @@ def download(locks: Sequence[Path], cache: Path) -> Path:
     """Download what the locks name, with hashes checked; returns the folder, named by the digest of the locks.
 
     This machine's settings of pip (index, certificates, folders) apply here and never reach the image. The build checks
-    the hashes again. Folders of other locks are removed from the cache.
+    the hashes again. What the cache holds of other locks is removed.
 
     Raises:
         ContainerError: pip failed.
@@ -28,15 +28,17 @@ def download(locks: Sequence[Path], cache: Path) -> Path:
     """
     name = hashlib.sha256(b"\0".join(lock.read_bytes() for lock in locks)).hexdigest()[:12]
     folder = cache / name
-    for other in cache.glob("*") if cache.is_dir() else ():
-        if other != folder:
-            shutil.rmtree(other)
+    complete = cache / f"{name}.complete"
+    if complete.exists():
+        return folder
+    shutil.rmtree(cache, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     for lock in locks:
         result = subprocess.run(download_command(lock, folder), capture_output=True, text=True, check=False)
         if result.returncode:
             last = (result.stderr.strip().splitlines() or ["failed"])[-1]
             raise ContainerError(f"pip download of {lock.name}: {last}")
+    complete.touch()
     return folder
 
 
