@@ -87,7 +87,7 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectFacts:
-    """An object: its name below the folder, bytes, when it was written (seconds since 1970), S3's tag of its content."""
+    """An object: its name below the folder, bytes, when it was written (seconds since 1970), the tag of its content."""
 
     name: str
     size: int
@@ -127,16 +127,17 @@ class S3Folder:
         self.bucket = match[1]
         self.prefix = (match[2] or "").strip("/")
         self.patience = patience or Patience()
-        self._lock = threading.Lock()
-        self._made: Any = None
+        self._maker = _Maker()
 
     def url(self, name: str = "") -> str:
         """The address of an object, or of the folder itself."""
         return f"s3://{self.bucket}/{self._key(name)}".rstrip("/")
 
     def below(self, name: str) -> "S3Folder":
-        """A folder within this one."""
-        return S3Folder(self.url(name), patience=self.patience)
+        """A folder within this one, with the same client."""
+        folder = S3Folder(self.url(name), patience=self.patience)
+        folder._maker = self._maker
+        return folder
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
@@ -146,10 +147,7 @@ class S3Folder:
 
     @property
     def _client(self) -> Any:
-        with self._lock:  # clients may be shared by threads, but not made by several at once
-            if self._made is None:
-                self._made = _make_client()
-            return self._made
+        return self._maker.client()
 
     # Reading
 
@@ -421,6 +419,20 @@ def chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
         yield some
 
 
+class _Maker:
+    """Makes a client when it is first asked for: clients may be shared by threads, but not made by several at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = _make_client()
+            return self._made
+
+
 def _make_client() -> Any:
     # Imported here: boto3 takes 0.3 s, and local runs do without.
     import boto3
@@ -458,7 +470,7 @@ def _faults() -> tuple[type[Exception], ...]:
 
 def _is_passing(error: Exception) -> bool:
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+    from botocore.exceptions import ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
     from botocore.exceptions import ConnectionError as NoConnectionError
     from urllib3.exceptions import HTTPError
 
@@ -466,7 +478,7 @@ def _is_passing(error: Exception) -> bool:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return _code(error) in _PASSING or status >= 500
     # Boto3Error: a transfer in parts that gave up after its own retries.
-    broken = (HTTPClientError, NoConnectionError, IncompleteReadError, HTTPError, Boto3Error)
+    broken = (HTTPClientError, NoConnectionError, IncompleteReadError, FlexibleChecksumError, HTTPError, Boto3Error)
     return isinstance(error, (*broken, ConnectionError, TimeoutError))
 
 

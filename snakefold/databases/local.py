@@ -26,7 +26,7 @@ from snakefold.databases.registry import in_units
 from snakefold.databases.remote import LARGE, RemoteDatabase, each_once
 from snakefold.databases.sources import SourceError
 from snakefold.errors import SnakefoldError
-from snakefold.s3 import is_s3
+from snakefold.s3 import S3Folder, is_s3
 
 _TRANSFER = Transfer(connections=12, segment=64 << 20, retries=8)
 
@@ -84,7 +84,7 @@ class _Staging:
         self._name = manifest.name
         self._databases = databases
         self._progress = progress
-        self._remote = RemoteDatabase(databases.folder, manifest.name)
+        self._remote = RemoteDatabase(S3Folder(databases.folder), manifest.name)
         self._place = staged_folder(databases, manifest)
         self._partial = self._place.with_name(f"{self._place.name}.partial")
         self._files = self._partial / "files"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from snakefold.config import Databases
 from snakefold.databases.download import download, download_database
-from snakefold.databases.local import staged_folder
+from snakefold.databases.local import staged_folder, staging
 from snakefold.databases.locking import locked
 from snakefold.databases.manifest import MANIFEST_NAME, Manifest, manifest_text, verify
 from snakefold.databases.progress import DownloadProgress
 from snakefold.databases.registry import Database, load_registry
 from snakefold.databases.remote import RemoteDatabase, verify_remote
 from snakefold.files import write_text
-from snakefold.s3 import is_s3
+from snakefold.s3 import S3Folder, is_s3
 
 
 def obtain(
@@ -51,7 +51,7 @@ def verify_databases(folder: str) -> list[str]:
 
 
 def _obtain_remote(wanted: Database, databases: Databases, base: Path, progress: DownloadProgress) -> Manifest:
-    remote = RemoteDatabase(databases.folder, wanted.name)
+    remote = RemoteDatabase(S3Folder(databases.folder), wanted.name)
     found = remote.held(wanted)
     if found is not None:
         progress.note(f"{remote.folder.url()} holds it already")
@@ -62,18 +62,20 @@ def _obtain_remote(wanted: Database, databases: Databases, base: Path, progress:
         found = remote.held(wanted)
         if found is not None:
             return found
+        remote.begin()
         manifest = download_database(wanted, scratch, base=base, progress=progress)
         remote.publish(scratch / wanted.name, manifest, progress)
-        _keep(scratch / wanted.name, staged_folder(databases, manifest))
+        _keep(scratch / wanted.name, staged_folder(databases, manifest), progress)
     progress.note(f"{len(manifest.files)} files in {remote.folder.url()}")
     return manifest
 
 
-def _keep(folder: Path, staged: Path) -> None:
+def _keep(folder: Path, staged: Path, progress: DownloadProgress) -> None:
     """Let what was downloaded be the staged copy of this machine, if there is none yet; else remove it."""
     staged.parent.mkdir(parents=True, exist_ok=True)
     (folder / ".placed.json").unlink(missing_ok=True)
-    try:
-        folder.rename(staged)  # whole, as it is: verified, with its manifest
-    except OSError:
-        shutil.rmtree(folder)
+    with staging(staged, progress):
+        try:
+            folder.rename(staged)  # whole as it is: verified, with its manifest
+        except OSError:
+            shutil.rmtree(folder)

@@ -13,13 +13,15 @@ from snakefold.s3 import S3Folder, S3MissingError, parallel
 LARGE = 64 << 20
 """Bytes from which a file is moved on its own, in parts, and not side by side with others."""
 
+_BEGUN = ".partial"
+
 
 class RemoteDatabase:
-    """The database `name` below `location`, such as `s3://bucket/databases`."""
+    """The database `name` below the folder of databases, such as `s3://bucket/databases`."""
 
-    def __init__(self, location: str, name: str) -> None:
+    def __init__(self, databases: S3Folder, name: str) -> None:
         self.name = name
-        self.folder: S3Folder = S3Folder(location).below(name)
+        self.folder = databases.below(name)
 
     def manifest(self) -> Manifest:
         """What lies there. Raises SnakefoldError if that is nothing, or nothing whole."""
@@ -39,10 +41,12 @@ class RemoteDatabase:
     def held(self, wanted: Database) -> Manifest | None:
         """The manifest, if what lies there is what the registry asks for and all of it is there, by its size."""
         try:
-            manifest = self.manifest()
+            content, _ = self.folder.read(MANIFEST_NAME)
+        except S3MissingError:  # anything else, such as no bucket, must be known before hours of downloading
+            return None
+        try:
+            manifest = parse_manifest(content, self.folder.url(MANIFEST_NAME))
         except SnakefoldError:
-            # Nothing there, or unreadable: made anew. If S3 itself is at fault, the listing says so.
-            self.folder.facts(MANIFEST_NAME)
             return None
         current = _agreeing(manifest, wanted)
         if current is None or lacking(manifest, self.sizes()):
@@ -50,6 +54,10 @@ class RemoteDatabase:
         if current != manifest:
             self.folder.write(MANIFEST_NAME, manifest_text(current).encode())
         return current
+
+    def begin(self) -> None:
+        """Leave a sign that the database is being brought, which `publish` removes: who may not write learns it now."""
+        self.folder.write(_BEGUN, b"")
 
     def publish(self, source: Path, manifest: Manifest, progress: DownloadProgress) -> None:
         """Bring the database to S3 that lies in the folder `source`.
@@ -74,7 +82,7 @@ class RemoteDatabase:
         each_once(manifest, put)
         if missing := lacking(manifest, self.sizes()):
             raise SnakefoldError(
-                f"{self.folder.url(missing[0])}: is not what was written, another process may be writing there; run again"
+                f"{self.folder.url(missing[0])}: is not what was written; is somebody else writing there? run again"
             )
         self.folder.write(MANIFEST_NAME, manifest_text(manifest).encode())
         self.folder.delete(name for name in before if name != MANIFEST_NAME and name not in manifest.files)
@@ -104,16 +112,15 @@ class RemoteDatabase:
 def verify_remote(location: str) -> list[str]:
     """Verify every database below an S3 location, by reading it; one line for each fault, none if all is well."""
     objects: dict[str, dict[str, int]] = {}
-    for page in S3Folder(location).list():
+    folder = S3Folder(location)
+    for page in folder.list():
         for facts in page:
             name, _, rest = facts.name.partition("/")
             objects.setdefault(name, {})[rest] = facts.size
     databases = {name: files for name, files in objects.items() if MANIFEST_NAME in files}
     if not databases:
         raise SnakefoldError(f"{location}: there are no databases; run `python -m snakefold databases download NAME`")
-    return [
-        fault for name, files in sorted(databases.items()) for fault in RemoteDatabase(location, name).faults(files)
-    ]
+    return [fault for name, files in sorted(databases.items()) for fault in RemoteDatabase(folder, name).faults(files)]
 
 
 def lacking(manifest: Manifest, sizes: dict[str, int]) -> list[str]:

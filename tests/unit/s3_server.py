@@ -61,8 +61,8 @@ class S3Server:
         """Status and error code to answer with instead, one for each request."""
         self.cuts: list[int] = []
         """After how many bytes of an answer's body to cut the connection, one for each GET of an object."""
-        self.damages = 0
-        """How many bodies of objects to change on their way."""
+        self.damages: list[str] = []
+        """Bodies of objects to change on their way, once for each entry: a part of the path."""
         self.hold_after: int | None = None
         """From this many bytes of bodies of objects on, answers stand still until `release` is set."""
         self.hold_writes = False
@@ -130,8 +130,9 @@ class S3Server:
             self.headers.append(dict(request.headers.items()))
             refusal = self.refusals.pop(0) if self.refusals else None
             cut = self.cuts.pop(0) if self.cuts and of_object and not refusal else None
-            damage = of_object and self.damages > 0 and not refusal
-            self.damages -= damage
+            damage = next((part for part in self.damages if of_object and not refusal and part in path), None)
+            if damage:
+                self.damages.remove(damage)
         if refusal:
             self._refuse(request, *refusal)
             return

@@ -389,12 +389,15 @@ def test_a_record_that_is_cut_short_is_read_again(s3: S3Place, tmp_path: Path) -
 
 def test_what_was_damaged_on_its_way_is_read_again_and_nothing_is_removed(s3: S3Place, tmp_path: Path) -> None:
     record = put(s3.store, tmp_path / "work")
-    s3.server.damages = 1
+    s3.server.damages = ["/blobs/", "/actions/"]
+    assert s3.store.lookup(ACTION.key) == record
     s3.store.fetch(record.files["model.cif"], tmp_path / "out")
     assert (tmp_path / "out").read_text() == "ATOM"
-    s3.server.damages = 1
-    s3.server.forget()
+    assert s3.server.damages == []
+    s3.server.damages = ["/blobs/"]
     assert s3.store.verify() == []
+    assert s3.server.damages == []
+    assert s3.store.lookup(ACTION.key) == record
 
 
 def test_a_busy_s3_is_asked_again(s3: S3Place, tmp_path: Path) -> None:
