@@ -82,9 +82,6 @@ class Failure:
     gpu: bool = False
     """Of out_of_memory: whether it was the GPU's."""
 
-    def __str__(self) -> str:
-        return f"{self.what} {self.advice} [{self.kind}: {self.detail}]"
-
 
 def failure(kind: FailureClass, detail: str) -> Failure:
     """A failure of a known class."""

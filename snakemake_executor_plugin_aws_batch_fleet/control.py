@@ -166,11 +166,7 @@ class Control:
         except Exception as error:
             if not (self._cancelled.is_set() or self._stopped.is_set()):
                 found = failure(FailureClass.REFUSED, one_line(error))
-                self._listener.failed(
-                    work,
-                    f"{work.rule}: not submitted to queue {work.queue.name} ({found.kind}): {found.what}\n"
-                    f"  What to do: {found.advice}\n  AWS says: {found.detail}",
-                )
+                self._listener.failed(work, headline(work, found))
 
     def _adopt(self, work: Work) -> bool:
         with self._lock:
@@ -358,7 +354,7 @@ class Control:
         with self._lock:
             self._live.pop(work.job_id, None)
         found = failure(FailureClass.VANISHED, f"DescribeJobs has not known it {work.misses} times running")
-        self._listener.failed(work, f"AWS Batch job {work.job_id} ({work.plan.name}, queue {work.queue.name}): {found}")
+        self._listener.failed(work, headline(work, found))
 
     def _watch_waiting(self, works: Iterable[Work]) -> set[str]:
         """Warn of jobs that do not start, and end those that have waited too long. Returns the ids of the latter."""
@@ -379,8 +375,8 @@ class Control:
             some = ", ".join(sorted(work.job_id for work in group)[:3]) + (" ..." if len(group) > 3 else "")
             self._listener.warning(
                 f"{len(group)} job(s) in queue {name} have waited for more than "
-                f"{self._limits.waiting_warning / 60:.0f} minutes ({some}): {why_waiting(self._aws, name, largest)}. "
-                f"They fail after {self._limits.waiting_limit / 60:.0f} minutes."
+                f"{duration(self._limits.waiting_warning)} ({some}): {why_waiting(self._aws, name, largest)}. "
+                f"They fail after {duration(self._limits.waiting_limit)}."
             )
         return ended
 
@@ -389,8 +385,8 @@ class Control:
             self._live.pop(work.job_id, None)
         why = why_waiting(self._aws, work.queue.name, work.plan.demand.need)
         self._terminate(work.job_id, f"{TERMINATED_BY_US}: it never started")
-        found = failure(FailureClass.STUCK, f"waited {waited / 60:.0f} minutes in queue {work.queue.name}: {why}")
-        self._listener.failed(work, f"AWS Batch job {work.job_id} ({work.plan.name}): {found}")
+        found = failure(FailureClass.STUCK, f"after {duration(waited)}: {why}")
+        self._listener.failed(work, headline(work, found))
 
     def _record(self, work: Work, job: Mapping[str, Any], final: str) -> None:
         try:
@@ -411,14 +407,7 @@ class Control:
     def _explain(
         self, work: Work, job: Mapping[str, Any], found: Failure, lines: Sequence[str], no_log: str | None
     ) -> str:
-        attempts = len(job.get("attempts") or ())
-        text = [
-            f"{work.rule}: AWS Batch job {work.job_id} in queue {work.queue.name} failed ({found.kind}"
-            + (f", {attempts} attempts" if attempts > 1 else "")
-            + f"): {found.what}",
-            f"  What to do: {found.advice}",
-            f"  AWS says: {found.detail}",
-        ]
+        text = [headline(work, found, attempts=len(job.get("attempts") or ()))]
         if no_log:
             text.append(f"  No log: {no_log}.")
         else:
@@ -477,3 +466,24 @@ class Control:
             self._listener.warning(f"AWS Batch job {job_id} could not be ended ({error_code(error)}).")
             return False
         return True
+
+
+def headline(work: Work, found: Failure, *, attempts: int = 1) -> str:
+    """What failed, why, what to do and what AWS says, in three lines."""
+    what = (
+        f"AWS Batch job {work.job_id} in queue {work.queue.name}" if work.job_id else f"job for queue {work.queue.name}"
+    )
+    tries = f", {attempts} attempts" if attempts > 1 else ""
+    return (
+        f"{work.rule}: {what} failed ({found.kind}{tries}): {found.what}\n"
+        f"  What to do: {found.advice}\n"
+        f"  AWS says: {found.detail}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that reads well."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
