@@ -11,7 +11,7 @@ LINK_PLUGINS = for plugin in snakemake_executor_plugin_aws_batch_fleet snakemake
 	ln -sfn "$(CURDIR)/$$plugin" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/$$plugin"; done
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint format bench lock schema data system-deps clean
+.PHONY: help run test test-fast test-podman image lint format bench lock schema data system-deps clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,10 +22,16 @@ run: .venv/run  ## fold the shipped example: results/ and results/report/index.h
 		2> >(grep --line-buffered -vE '^(Select jobs to execute|Execute [0-9]+ jobs|Assuming unrestricted|Using shell|Conda env|$$)' >&2)
 
 test: system-deps .venv/dev lint  ## all tests that need no account
-	$(BIN)/pytest $(ARGS)
+	if bash tests/containers/available.sh; then $(BIN)/pytest $(ARGS); else $(BIN)/pytest -m "not podman" $(ARGS); fi
 
 test-fast: .venv/dev  ## unit and DAG tests only
 	$(BIN)/pytest tests/unit tests/dag $(ARGS)
+
+test-podman: .venv/dev  ## the worker image and jobs in containers (podman, mmdebstrap)
+	$(BIN)/pytest -m podman $(ARGS)
+
+image: .venv/run  ## build the worker image (ARGS="--help" tells the options)
+	$(BIN)/python -m containers.build worker $(ARGS)
 
 lint: .venv/dev  ## ruff, snakefmt, pyright, snakemake --lint
 	$(BIN)/ruff check .

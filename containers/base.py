@@ -12,8 +12,8 @@ SUITE = "bookworm"
 REFERENCE = f"localhost/snakefold/debian:{SUITE}"
 
 
-def base_from_packages(engine: Engine) -> str:
-    """The reference of a minimal Debian, made now unless this machine has it already.
+def base_from_packages(engine: Engine, *, afresh: bool = False) -> str:
+    """The reference of a minimal Debian, made now unless this machine has it already (or afresh).
 
     It holds what the slim image of the registry holds: essential packages and apt, no documents. The mirror is
     mmdebstrap's default; it reads the machine's apt settings (proxy, certificates).
@@ -24,7 +24,7 @@ def base_from_packages(engine: Engine) -> str:
     """
     if engine.name == "buildah":
         raise ContainerError("buildah cannot import a base image; use podman or docker for --base-from-packages")
-    if engine.image_id(REFERENCE):
+    if not afresh and engine.image_id(REFERENCE):
         return REFERENCE
     if not shutil.which("mmdebstrap"):
         raise ContainerError("mmdebstrap: not found; on Debian: apt-get install mmdebstrap (or give --base)")

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="download Python packages with this machine's pip and its settings, not in the build",
     )
-    result.add_argument("--rebuild", action="store_true", help="build even if an image of the same content is there")
+    result.add_argument("--rebuild", action="store_true", help="build all of it afresh, with Debian's updates of today")
     result.add_argument("--push", metavar="REPOSITORY", help="push it there and note its digest in images.yaml")
     result.add_argument(
         "--pin-base", action="store_true", help="only ask the registry for the base's digest and note it in images.yaml"
@@ -65,7 +65,7 @@ def build(name: str, image: Image, engine: Engine, options: argparse.Namespace) 
     """Build the image unless it is there already; returns its reference, whose tag is a digest of what went in."""
     base = options.base or image.pinned_base
     if options.base_from_packages:
-        base = base_from_packages(engine)
+        base = base_from_packages(engine, afresh=options.rebuild)
     tag = content_tag(image, engine.image_id(base) or base)
     reference = f"{REPOSITORY}/{name}:{tag}"
     latest = f"{REPOSITORY}/{name}:latest"
@@ -81,6 +81,7 @@ def build(name: str, image: Image, engine: Engine, options: argparse.Namespace) 
         base=base,
         labels=labels(tag),
         wheels=download(locks, CACHE / "wheels") if options.host_packages else None,
+        afresh=options.rebuild,
     )
     engine.run(*command, show=True)
     return reference

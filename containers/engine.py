@@ -134,6 +134,7 @@ def build_command(
     base: str,
     labels: Mapping[str, str],
     wheels: Path | None,
+    afresh: bool = False,
 ) -> list[str]:
     """The arguments of a build, without the engine's name.
 
@@ -145,6 +146,7 @@ def build_command(
         base: reference of the base image.
         labels: written into the image.
         wheels: a folder of wheels that stands in for a package index, or None.
+        afresh: use no layer of an earlier build.
 
     """
     command = ["build", "--file", str(context / dockerfile), "--build-arg", f"BASE={base}", "--network", "host"]
@@ -152,6 +154,8 @@ def build_command(
     command += ["--load"] if engine == "docker" else ["--format", "docker"]
     if engine == "buildah":
         command.append("--layers")
+    if afresh:
+        command.append("--no-cache")
     for tag in tags:
         command += ["--tag", tag]
     for key, value in labels.items():
