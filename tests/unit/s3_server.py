@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -101,6 +102,7 @@ class S3Server:
         # botocore waits up to 20 s between its own retries.
         monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
 
+    @cached_property
     def client(self) -> Any:
         """A client that goes to moto directly."""
         host, port = self._behind

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import multiprocessing
 import os
-import random
 import signal
 from collections import namedtuple
 from collections.abc import Iterator
@@ -17,19 +16,15 @@ import yaml
 
 from snakefold.config import Databases
 from snakefold.databases import local as staging_module
-from snakefold.databases.fetch import Transfer
 from snakefold.databases.local import local_folder
 from snakefold.databases.manifest import Manifest, read_manifest, write_manifest
 from snakefold.databases.obtain import obtain, verify_databases
-from snakefold.databases.progress import DownloadProgress
 from snakefold.errors import SnakefoldError
 from snakefold.s3 import S3Error
+from tests.unit.databases_s3_helpers import CONTENT, LARGE, RANGES, SMALL_ENOUGH, assert_whole, obtain_it, stage
 from tests.unit.s3_server import S3Server, wait_until
 
 _NUMBERS = itertools.count()
-SMALL = {f"mmcif/{number}abc.cif": random.Random(number).randbytes(3_000) for number in range(5)}
-LARGE = random.Random(9).randbytes(1_000_000)
-CONTENT = {**SMALL, "proteins.fasta": LARGE}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +46,7 @@ class Bench:
 
     def __init__(self, server: S3Server, tmp_path: Path) -> None:
         self.server = server
-        self.client = server.client()
+        self.client = server.client
         self.bucket = f"databases-{next(_NUMBERS)}"
         self.client.create_bucket(Bucket=self.bucket)
         self.root = tmp_path
@@ -110,14 +105,6 @@ def published(bench: Bench) -> Bench:
     bench.obtain()
     bench.forget_cache()
     return bench
-
-
-def assert_whole(folder: Path) -> None:
-    assert {name: (folder / name).read_bytes() for name in CONTENT} == CONTENT
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
-        *CONTENT,
-        "manifest.json",
-    }
 
 
 # To S3
@@ -205,15 +192,11 @@ def test_a_missing_bucket_or_right_is_said_before_the_download(bench: Bench) -> 
     assert not (bench.cache / ".downloads" / "db").exists()
 
 
-def _obtain(registry: str, folder: str, cache: str) -> None:
-    obtain("db", Databases(registry=registry, folder=folder, cache=cache))
-
-
 def test_an_upload_that_was_killed_goes_on(bench: Bench) -> None:
     bench.server.hold_writes = True
     arguments = (bench.config.registry, bench.config.folder, bench.config.cache)
     # The sign that it has begun is let through, the files are not.
-    process = started(_obtain, *arguments)
+    process = started(obtain_it, *arguments)
     assert bench.server.holding.wait(60)
     bench.server.holding.clear()
     bench.server.release.set()
@@ -261,9 +244,9 @@ def test_a_folder_of_this_machine_works_as_before(bench: Bench) -> None:
 def sized(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whether the largest file counts as a large one."""
     if request.param == "in ranges":
-        monkeypatch.setattr("snakefold.databases.remote.LARGE", 100_000)
-        monkeypatch.setattr(staging_module, "LARGE", 100_000)
-        monkeypatch.setattr(staging_module, "_TRANSFER", Transfer(connections=4, segment=100_000, wait=0.01))
+        monkeypatch.setattr("snakefold.databases.remote.LARGE", SMALL_ENOUGH)
+        monkeypatch.setattr(staging_module, "LARGE", SMALL_ENOUGH)
+        monkeypatch.setattr(staging_module, "_TRANSFER", RANGES)
     return request.param
 
 
@@ -310,22 +293,11 @@ def kill(process: BaseProcess) -> None:
     process.join()
 
 
-def _stage(manifest: str, folder: str, cache: str, sized: str, log: str) -> None:
-    if sized == "in ranges":
-        import snakefold.databases.remote as remote_module
-
-        remote_module.LARGE = staging_module.LARGE = 100_000
-        staging_module._TRANSFER = Transfer(connections=4, segment=100_000, wait=0.01)
-    with DownloadProgress("db", log=Path(log), plain=True) as progress:
-        found = local_folder(Path(manifest), Databases(folder=folder, cache=cache), progress=progress)
-    assert_whole(found)
-
-
 def test_four_jobs_at_once_cause_one_transfer(published: Bench) -> None:
     logs = [published.root / f"{number}.log" for number in range(4)]
     published.server.hold_after = 0  # nobody is done before all have come
     processes = [
-        started(_stage, str(published.manifest), published.config.folder, str(published.cache), "", str(log))
+        started(stage, str(published.manifest), published.config.folder, str(published.cache), "", str(log))
         for log in logs
     ]
     wait_until(lambda: sum("waiting for it" in log.read_text() for log in logs if log.exists()) == 3)
@@ -340,7 +312,7 @@ def test_four_jobs_at_once_cause_one_transfer(published: Bench) -> None:
 def test_a_killed_stager_leaves_nothing_that_looks_whole_and_the_next_goes_on(published: Bench, sized: str) -> None:
     log = published.root / "log"
     published.server.hold_after = 600_000
-    process = started(_stage, str(published.manifest), published.config.folder, str(published.cache), sized, str(log))
+    process = started(stage, str(published.manifest), published.config.folder, str(published.cache), sized, str(log))
     try:
         assert published.server.holding.wait(60)
         if sized == "in ranges":

@@ -18,29 +18,13 @@ from pathlib import Path
 import pytest
 
 from snakefold.errors import SnakefoldError
-from snakefold.files import sha256_of_file
 from snakefold.outcome import Outcome
 from snakefold.s3 import Patience, S3Error
 from snakefold.store import DAY, Action, LocalStore, Record, S3Store, Store, StoreError, open_store
 from tests.unit.s3_server import S3Server
+from tests.unit.store_helpers import ACTION, put, write_and_read
 
-ACTION = Action(step="fold", tool="template", version="1", inputs={"msa.a3m": "0" * 64}, seed=0)
 _NUMBERS = itertools.count()
-
-
-def put(store: Store, folder: Path, text: str = "ATOM", action: Action = ACTION) -> Record:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.cif").write_text(text)
-    record = Record(
-        step=action.step,
-        outcome=Outcome(facts={"depth": 3}),
-        files={"model.cif": sha256_of_file(folder / "model.cif")},
-        seconds=1.5,
-        peak_memory_mb=100.0,
-        hardware="x86_64",
-    )
-    store.commit(action.key, record, folder)
-    return record
 
 
 class LocalPlace:
@@ -71,7 +55,7 @@ class S3Place:
     def __init__(self, server: S3Server) -> None:
         self.server = server
         self.bucket = f"bucket-{next(_NUMBERS)}"
-        self.client = server.client()
+        self.client = server.client
         self.client.create_bucket(Bucket=self.bucket)
         self.location = f"s3://{self.bucket}/lab/store"
         self.store: Store = S3Store(self.location, patience=Patience(wait=0.01))
@@ -262,21 +246,11 @@ def test_a_store_elsewhere_is_refused_in_one_line(location: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def _write_and_read(location: str, root: Path, number: int, rounds: int) -> None:
-    store = open_store(location)
-    for round_ in range(rounds):
-        record = put(store, root / f"work{number}", f"content {round_}", replace(ACTION, seed=round_))
-        found = store.lookup(replace(ACTION, seed=round_).key)
-        assert found == record
-        store.fetch(record.files["model.cif"], root / f"out{number}")
-        assert (root / f"out{number}").read_text() == f"content {round_}"
-
-
 def test_many_writers_of_the_same_results_do_not_disturb_each_other(place: Place, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     number, rounds = (4, 30) if isinstance(place, LocalPlace) else (3, 8)
     writers = [
-        context.Process(target=_write_and_read, args=(place.location, tmp_path, each, rounds)) for each in range(number)
+        context.Process(target=write_and_read, args=(place.location, tmp_path, each, rounds)) for each in range(number)
     ]
     for writer in writers:
         writer.start()
@@ -307,7 +281,7 @@ def test_a_partial_file_of_a_killed_writer_is_never_seen_and_is_collected(tmp_pa
 def test_a_writer_killed_before_its_record_leaves_no_result(s3: S3Place, tmp_path: Path) -> None:
     s3.server.hold_writes = True
     context = multiprocessing.get_context("spawn")
-    writer = context.Process(target=_write_and_read, args=(s3.location, tmp_path, 0, 1))
+    writer = context.Process(target=write_and_read, args=(s3.location, tmp_path, 0, 1))
     writer.start()
     try:
         assert s3.server.holding.wait(60)
