@@ -65,7 +65,12 @@ class MemberReceipt:
 
 def read_receipt(path: Path) -> dict[str, MemberReceipt]:
     """The members of a receipt."""
-    return {name: MemberReceipt(**member) for name, member in read_json(path)["members"].items()}
+    return parse_receipt(read_json(path))
+
+
+def parse_receipt(content: Mapping[str, Any]) -> dict[str, MemberReceipt]:
+    """The members of a receipt that has been read."""
+    return {name: MemberReceipt(**member) for name, member in content["members"].items()}
 
 
 def databases_behind(members: Iterable[MemberReceipt]) -> list[Mapping[str, str]]:

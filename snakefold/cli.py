@@ -53,7 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     schema.set_defaults(command=_schema)
 
     retry = commands.add_parser("retry", help="withdraw receipts that hold failures, so that the next run tries again")
+    retry.add_argument("--profile", choices=["aws-batch"], help="of a run on AWS: as in Snakemake's --profile")
+    retry.add_argument("--run", metavar="NAME", help="of a run on AWS: its name (default: $SNAKEFOLD_RUN or default)")
     _set(retry, _retry)
+
+    _add_away(commands)
 
     _add_store(commands.add_parser("store", help="look after the store of results"))
     _add_databases(commands.add_parser("databases", help="download, list and verify databases"))
@@ -65,6 +69,12 @@ def _set(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace]
     """A command for people: it knows the run by config/config.yaml and what `--config` changes of it."""
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as in Snakemake's --config")
     parser.set_defaults(command=command)
+
+
+def _add_away(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from snakefold.away import commands as away
+
+    away.add_to(commands, with_config=_set)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -194,8 +204,12 @@ def _schema(options: argparse.Namespace) -> None:
 
 def _retry(options: argparse.Namespace) -> None:
     from snakefold import conclusion
+    from snakefold.fleet import load_fleet
 
-    withdrawn = conclusion.withdraw_failures(workflow.of_this_job(options.config))
+    if options.run and not options.profile:
+        raise SnakefoldError("--run: names a run on AWS; give --profile aws-batch with it")
+    prefix = load_fleet(options.run).prefix if options.profile else None
+    withdrawn = conclusion.withdraw_failures(workflow.of_this_job(options.config, prefix))
     print(f"{withdrawn} results withdrawn; run the workflow again")
 
 

@@ -1,20 +1,21 @@
 """The end of a run: what came of it, in a report, in a file, and in a few lines on the terminal."""
 
-import contextlib
 import csv
 import json
 import shlex
-import shutil
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from snakefold import __version__
-from snakefold.batch import databases_behind, read_receipt
+from snakefold.batch import databases_behind, parse_receipt, read_receipt
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, sha256_of_json, write_json
+from snakefold.place import LocalPlace, Place, S3Place
+from snakefold.s3 import parallel
 from snakefold.store import open_store
 from snakefold.workflow import Folding, changes_of
 
@@ -118,31 +119,53 @@ def conclude(folding: Folding, table: Path, timings: Path, outcome: Path, *, log
 
 
 def _retry_command(folding: Folding) -> str:
-    changes = changes_of(folding.config)
-    return shlex.join(["python", "-m", "snakefold", "retry", *(["--config", *changes] if changes else [])])
+    changes = changes_of(folding.config, folding.prefix)
+    away = []
+    if folding.prefix:
+        run = folding.prefix.rpartition("/")[2]
+        away = ["--profile", "aws-batch", *([] if run == "default" else ["--run", run])]
+    return shlex.join(["python", "-m", "snakefold", "retry", *away, *(["--config", *changes] if changes else [])])
 
 
 def withdraw_failures(folding: Folding) -> int:
     """Remove the receipts that hold failures or name results that the store has lost; returns how many.
 
-    Folders whose scoring failed go with them, and count. The next run makes these again, and takes from the store
-    whatever did not fail.
+    Folders whose scoring failed, and lists of the sheet's files that the store has lost, go with them, and count. The
+    next run makes these again, and takes from the store whatever did not fail.
     """
+    place: Place = S3Place(folding.prefix) if folding.prefix else LocalPlace(Path())
+    named: dict[str, set[str]] = {}
+    withdrawn: set[str] = set()
+    for path, content in place.read(folding.receipts(None)).items():
+        # What cannot be read is left: Snakemake knows best what becomes of a file that it did not finish.
+        with suppress(json.JSONDecodeError):
+            members = parse_receipt(json.loads(content)).values()
+            named[path] = {digest for member in members for digest in member.files.values()}
+            if any(member.status == "failed" for member in members):
+                withdrawn.add(path)
+    for path, content in place.read(folding.input_lists()).items():
+        with suppress(json.JSONDecodeError):
+            named[path] = set(json.loads(content).values())
     store = open_store(folding.config.store)
-    withdrawn = 0
-    for path in map(Path, folding.receipts(None)):
-        try:
-            members = read_receipt(path).values()
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-        lost = any(not store.holds(digest) for member in members for digest in member.files.values())
-        if lost or any(member.status == "failed" for member in members):
-            path.unlink()
-            withdrawn += 1
-    for folder in folding.prediction_folders(Path(folding.config.results)):
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            status = read_json(folder / "status.json")
-            if status["status"] == "failed" and status["step"] == "score":
-                shutil.rmtree(folder)
-                withdrawn += 1
-    return withdrawn
+    # Members and batches share files: each is asked for once.
+    digests = sorted(set().union(*named.values()))
+    lost = {digest for digest, held in zip(digests, parallel(store.holds, digests), strict=True) if not held}
+    withdrawn.update(path for path, wanted in named.items() if wanted & lost)
+    place.delete(sorted(withdrawn))
+    unscored = [
+        path.removesuffix("/status.json")
+        for path, content in place.read(f"{folder}/status.json" for folder in folding.predictions(None)).items()
+        if _is_unscored(content)
+    ]
+    for folder in unscored:
+        place.delete_folder(folder)
+    return len(withdrawn) + len(unscored)
+
+
+def _is_unscored(content: bytes) -> bool:
+    """Whether a prediction's status says that its scoring failed."""
+    try:
+        status = json.loads(content)
+    except json.JSONDecodeError:
+        return False
+    return status["status"] == "failed" and status["step"] == "score"

@@ -22,6 +22,9 @@ from snakefold.sheet import Target, Travelling, check_sheets, files_of_sheets, r
 CONFIG_VARIABLE = "SNAKEFOLD_CONFIG"
 """Environment variable with the run's whole config as JSON: how a job's command learns what Snakemake was told."""
 
+PREFIX_VARIABLE = "SNAKEFOLD_PREFIX"
+"""Environment variable beside it with the storage prefix of the run's files; empty if they lie on this machine."""
+
 MAX_THREADS = 8
 """Threads of one job; Snakemake lowers them to the cores there are."""
 
@@ -103,7 +106,18 @@ class Folding:
     def _taken_inputs(self, step: str, owner: str, batch: str) -> list[str]:
         if not self.named_in_sheet(step, owner, batch):
             return []
-        return [f"{self.config.work}/inputs/{step}/{owner}/{batch}.json"]
+        return [self._input_list(step, owner, batch)]
+
+    def _input_list(self, step: str, owner: str, batch: str) -> str:
+        return f"{self.config.work}/inputs/{step}/{owner}/{batch}.json"
+
+    def input_lists(self) -> list[str]:
+        """The lists of digests of all batches for which the sheet may name files, whether it does or not."""
+        searches = [("search_msa", self.config.databases.preset, batch.id) for batch in self.plan.searches.values()]
+        folds = [
+            (step, str(batch.engine), batch.id) for batch in self.plan.folds.values() for step in ("fold", "score")
+        ]
+        return [self._input_list(*each) for each in (*searches, *folds)]
 
     # Searches
 
@@ -217,7 +231,7 @@ class Folding:
         return {
             "models": f"{self.config.work}/fold/{engine}/{fold}.json",
             "relaxed": f"{self.config.work}/relax/{engine}/{relaxation}.json",
-            "given": [f"{self.config.work}/inputs/score/{engine}/{fold}.json"] if has_reference else [],
+            "given": [self._input_list("score", engine, fold)] if has_reference else [],
         }
 
     def predictions(self, _: Any) -> list[str]:
@@ -293,6 +307,7 @@ def prepare(workflow: Any, config: Mapping[str, Any]) -> Folding:
         registry = Path(folding.config.databases.registry)
         workflow.configfiles += map(Travelling, [registry, *files_of_sheets(folding.sheets)])
     os.environ[CONFIG_VARIABLE] = json.dumps(folding.config.model_dump(mode="json"))
+    os.environ[PREFIX_VARIABLE] = prefix or ""
     # `python` in a rule is the one that runs Snakemake, and finds the package of this workflow from any directory.
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (workflow.basedir, os.environ.get("PYTHONPATH"))))
@@ -337,9 +352,10 @@ def config_of_this_job(changes: Sequence[str] = ()) -> Config:
     return load_config(settings)
 
 
-def changes_of(config: Config) -> list[str]:
-    """What makes this config differ from config/config.yaml, as `key=value` for `--config`."""
-    usual = load_config(_read_config_file()).model_dump(mode="json")
+def changes_of(config: Config, prefix: str | None = None) -> list[str]:
+    """What makes the config of a run (on the storage `prefix`) differ from config/config.yaml, for `--config`."""
+    read = load_config(_read_config_file())
+    usual = (_on_storage(read, prefix) if prefix else read).model_dump(mode="json")
     changed = {key: value for key, value in config.model_dump(mode="json").items() if value != usual[key]}
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()]
 
@@ -361,6 +377,6 @@ def _yaml(text: str, where: str) -> Any:
         raise SnakefoldError(f"{where}: {' '.join(str(error).split())}") from None
 
 
-def of_this_job(changes: Sequence[str] = ()) -> Folding:
-    """The run that a command belongs to (see `config_of_this_job`)."""
-    return load(config_of_this_job(changes), check_files=False)
+def of_this_job(changes: Sequence[str] = (), prefix: str | None = None) -> Folding:
+    """The run that a command belongs to (see `config_of_this_job`), by default where the workflow says that it lies."""
+    return load(config_of_this_job(changes), check_files=False, prefix=prefix or os.environ.get(PREFIX_VARIABLE))
