@@ -19,14 +19,6 @@ pathvars:
     manifests=FOLDING.manifests,
 
 
-include: "rules/inputs.smk"
-include: "rules/databases.smk"
-include: "rules/search.smk"
-include: "rules/fold.smk"
-include: "rules/relax.smk"
-include: "rules/report.smk"
-
-
 wildcard_constraints:
     database=r"[a-z0-9_]+",
     preset=r"[a-z0-9_]+",
@@ -35,6 +27,14 @@ wildcard_constraints:
     engine=r"[a-z0-9]+",
     batch=r"[0-9a-f]{12}",
     target=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+
+
+include: "rules/inputs.smk"
+include: "rules/databases.smk"
+include: "rules/search.smk"
+include: "rules/fold.smk"
+include: "rules/relax.smk"
+include: "rules/report.smk"
 
 
 onstart:

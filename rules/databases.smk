@@ -1,9 +1,9 @@
 rule download_database:
     """Fetch, verify and unpack one database; the manifest says what lies on disk."""
-    input:
-        registry=local(FOLDING.registry),
     output:
         manifest="<manifests>/{database}/manifest.json",
+    params:
+        pin=FOLDING.pin,
     log:
         "<logs>/download_database/{database}.log",
     benchmark:

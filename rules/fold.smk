@@ -10,7 +10,7 @@ rule fold:
         "<logs>/fold/{engine}/{batch}.log",
     benchmark:
         "<benchmarks>/fold/{engine}/{batch}.jsonl"
-    retries: FOLDING.retries
+    retries: FOLDING.retries_of_rule
     conda:
         "../envs/snakefold.yaml"
     threads: FOLDING.fold_threads

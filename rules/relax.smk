@@ -8,7 +8,7 @@ rule relax:
         "<logs>/relax/{engine}/{batch}.log",
     benchmark:
         "<benchmarks>/relax/{engine}/{batch}.jsonl"
-    retries: FOLDING.retries
+    retries: FOLDING.retries_of_rule
     conda:
         "../envs/snakefold.yaml"
     threads: FOLDING.relax_threads

@@ -8,7 +8,7 @@ rule score:
         "<logs>/score/{engine}/{target}.log",
     benchmark:
         "<benchmarks>/score/{engine}/{target}.jsonl"
-    retries: FOLDING.retries
+    retries: FOLDING.retries_of_rule
     conda:
         "../envs/snakefold.yaml"
     resources:
@@ -32,7 +32,7 @@ rule summarize:
         "<logs>/summarize.log",
     benchmark:
         "<benchmarks>/summarize.jsonl"
-    retries: FOLDING.retries
+    retries: FOLDING.retries_of_rule
     conda:
         "../envs/snakefold.yaml"
     resources:
@@ -56,7 +56,7 @@ rule report:
         "<logs>/report.log",
     benchmark:
         "<benchmarks>/report.jsonl"
-    retries: FOLDING.retries
+    retries: FOLDING.retries_of_rule
     conda:
         "../envs/snakefold.yaml"
     resources:

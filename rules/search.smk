@@ -9,7 +9,7 @@ rule search_msa:
         "<logs>/search_msa/{preset}/{batch}.log",
     benchmark:
         "<benchmarks>/search_msa/{preset}/{batch}.jsonl"
-    retries: FOLDING.retries
+    retries: FOLDING.retries_of_rule
     conda:
         "../envs/snakefold.yaml"
     threads: 8
@@ -32,7 +32,7 @@ rule search_templates:
         "<logs>/search_templates/{preset}/{batch}.log",
     benchmark:
         "<benchmarks>/search_templates/{preset}/{batch}.jsonl"
-    retries: FOLDING.retries
+    retries: FOLDING.retries_of_rule
     conda:
         "../envs/snakefold.yaml"
     threads: 4

@@ -259,12 +259,13 @@ def _databases_verify(options: argparse.Namespace) -> int:
 
 
 def _databases_download(options: argparse.Namespace) -> None:
-    from snakefold.databases.download import download
+    from snakefold.databases.obtain import obtain
+    from snakefold.sheet import relocated
 
     config = workflow.config_of_this_job(options.config).databases
-    folder = options.manifest.parent.parent if options.manifest else Path(config.folder)
+    registry = relocated(Path(config.registry))
     plain = workflow.CONFIG_VARIABLE in os.environ
-    download(options.database, Path(config.registry), folder, log=options.log, plain=plain)
+    obtain(options.database, config, registry=registry, manifest=options.manifest, log=options.log, plain=plain)
 
 
 def _take_inputs(options: argparse.Namespace) -> None:

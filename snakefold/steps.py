@@ -28,6 +28,7 @@ from snakefold.batch import (
     read_receipt,
     run_in_processes,
 )
+from snakefold.databases.local import local_folder
 from snakefold.databases.manifest import Manifest, read_manifest
 from snakefold.engines import ENGINES
 from snakefold.engines.base import ChainInputs, Engine, FoldTask
@@ -145,7 +146,7 @@ def search_msa(
     from snakefold.search.stream import Thresholds
 
     config = job.folding.config.search
-    databases = [_database(path) for path in manifests]
+    databases = [read_manifest(path) for path in manifests]
     chains = {member: job.folding.plan.chain(member) for member in job.folding.plan.search(batch).members}
     own = Given(job, given)
     read = {member: _named(databases) if chain.msa is None else [] for member, chain in chains.items()}
@@ -174,7 +175,10 @@ def search_msa(
         if searched:
             search_msas(
                 searched,
-                {database.name: _fasta_of(database, path) for database, path in zip(databases, manifests, strict=True)},
+                {
+                    database.name: _fasta_of(database, local_folder(path, job.folding.config.databases))
+                    for database, path in zip(databases, manifests, strict=True)
+                },
                 scratch=run.scratch / "searches",
                 on_result=_keeper(run, {member: missing[member] for member in searched}),
                 on_failure=lambda member, error: run.fail(member, error.kind, str(error)),
@@ -210,18 +214,6 @@ def _digests(databases: Sequence[Manifest]) -> dict[str, str]:
     return {database.name: database.digest for database in databases}
 
 
-def _database(path: Path) -> Manifest:
-    """A database whose files are as its manifest says, by their sizes: results are kept under its digest."""
-    manifest = read_manifest(path)
-    for name, file in manifest.files.items():
-        found = path.parent / name
-        if not found.is_file() or found.stat().st_size != file.size:
-            raise SnakefoldError(
-                f"{found}: is not what its manifest says; run `python -m snakefold databases download {manifest.name}`"
-            )
-    return manifest
-
-
 def _named(databases: Sequence[Manifest]) -> list[dict[str, str]]:
     return [
         {"name": each.name, "version": each.version, "licence": each.licence, "digest": each.digest}
@@ -229,13 +221,13 @@ def _named(databases: Sequence[Manifest]) -> list[dict[str, str]]:
     ]
 
 
-def _fasta_of(database: Manifest, path: Path) -> Path:
-    """The sequences of a database: the one FASTA file beside its manifest."""
+def _fasta_of(database: Manifest, folder: Path) -> Path:
+    """The sequences of a database: the one FASTA file in its folder."""
     endings = (".fasta", ".fasta.gz", ".fa", ".fa.gz")
     found = [name for name in database.files if name.endswith(endings)]
     if len(found) != 1:
-        raise SnakefoldError(f"{path}: expected one FASTA file of sequences, found {len(found)}; see databases.yaml")
-    return path.parent / found[0]
+        raise SnakefoldError(f"{folder}: expected one FASTA file of sequences, found {len(found)}; see databases.yaml")
+    return folder / found[0]
 
 
 def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: Path, *, threads: int) -> None:
@@ -243,7 +235,7 @@ def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: 
     from snakefold.search.templates import search_templates as search
 
     config = job.folding.config.templates
-    database = _database(manifest)
+    database = read_manifest(manifest)
     found = read_receipt(msas)
     members = job.folding.plan.template_search(batch).members
     with job.batch("search_templates", batch, members, databases=dict.fromkeys(members, _named([database]))) as run:
@@ -267,7 +259,7 @@ def search_templates(job: Job, batch: str, manifest: Path, msas: Path, receipt: 
             search(
                 alignments,
                 {member: job.folding.plan.chain(member).sequence for member in missing},
-                manifest.parent,
+                local_folder(manifest, job.folding.config.databases),
                 scratch=run.scratch / "searches",
                 on_result=_keeper(run, missing),
                 on_failure=lambda member, error: run.fail(member, error.kind, str(error)),

@@ -15,7 +15,7 @@ from snakefold import plan as planning
 from snakefold.config import Config, load_config
 from snakefold.databases.registry import Preset, Registry, load_registry
 from snakefold.errors import FaultsError, SnakefoldError
-from snakefold.files import is_address
+from snakefold.files import is_address, sha256_of_json
 from snakefold.plan import Batch, Plan, make_plan
 from snakefold.sheet import Target, Travelling, check_sheets, files_of_sheets, read_targets, relocated
 
@@ -24,6 +24,9 @@ CONFIG_VARIABLE = "SNAKEFOLD_CONFIG"
 
 PREFIX_VARIABLE = "SNAKEFOLD_PREFIX"
 """Environment variable beside it with the storage prefix of the run's files; empty if they lie on this machine."""
+
+CACHE_VARIABLE = "SNAKEFOLD_DATABASE_CACHE"
+"""Environment variable that an image sets: the folder of the machine into which databases on S3 are brought."""
 
 MAX_THREADS = 8
 """Threads of one job; Snakemake lowers them to the cores there are."""
@@ -39,15 +42,21 @@ class Folding:
     """
 
     def __init__(
-        self, config: Config, targets: tuple[Target, ...], registry: Registry, *, prefix: str | None = None
+        self,
+        config: Config,
+        targets: tuple[Target, ...],
+        registry: Registry,
+        *,
+        prefix: str | None = None,
+        is_main_process: bool = True,
     ) -> None:
         self.config = config
         self.prefix = prefix
+        self._is_main_process = is_main_process
         self.databases: Registry = registry
         self.preset: Preset = registry.preset(config.databases.preset)
         self._refuse_profiles()
         self.plan: Plan = make_plan(targets, config)
-        self.registry = str(relocated(Path(config.databases.registry)))
         self.sheets = [Path(path) for path in config.samples]
 
     # Databases
@@ -65,7 +74,16 @@ class Folding:
     def manifests(self) -> str:
         """Where the rules find the manifests: beside the databases, or copies of those of databases on S3."""
         folder = self.config.databases.folder
-        return f"{self.config.work}/databases" if is_address(folder) else folder
+        if not is_address(folder):
+            return folder
+        # Another controller remembers no parameters: other pins must show in the path.
+        pins = {name: self.pin(name) for name in sorted({*self.preset.msa, self.preset.templates})}
+        return f"{self.config.work}/databases/{sha256_of_json(pins)[:12]}"
+
+    def pin(self, wildcards: Any) -> str:
+        """Digest of a database's entry in the registry: what was downloaded for another entry is downloaded anew."""
+        name = wildcards if isinstance(wildcards, str) else wildcards.database
+        return sha256_of_json(self.databases.database(name).model_dump(mode="json"))[:16]
 
     def manifest(self, database: str) -> str:
         """Path of a database's manifest."""
@@ -212,6 +230,11 @@ class Folding:
             return self.config.retries
         return 2 if self.prefix else 0
 
+    @property
+    def retries_of_rule(self) -> int:
+        """What the rules say: a worker gets one attempt, others are for the process that sent it the job."""
+        return self.retries if self._is_main_process else 0
+
     def attempts_left(self, _: Any, attempt: int) -> int:
         """Attempts that a job has after this one (`attempt` is 1 for the first)."""
         return self.retries + 1 - attempt
@@ -288,7 +311,8 @@ def load(config: Config, *, check_files: bool, prefix: str | None = None) -> Fol
         seed=config.seed,
         check_files=check_files,
     )
-    return Folding(config, targets, load_registry(relocated(Path(config.databases.registry))), prefix=prefix)
+    registry = load_registry(relocated(Path(config.databases.registry)))
+    return Folding(config, targets, registry, prefix=prefix, is_main_process=check_files)
 
 
 def prepare(workflow: Any, config: Mapping[str, Any]) -> Folding:
@@ -330,7 +354,12 @@ def _on_storage(config: Config, prefix: str) -> Config:
     def shared(location: str) -> str:
         return location if is_address(location) else f"{bucket}/{Path(location).as_posix().lstrip('/')}"
 
-    databases = config.databases.model_copy(update={"folder": shared(config.databases.folder)})
+    databases = config.databases.model_copy(
+        update={
+            "folder": shared(config.databases.folder),
+            "cache": os.environ.get(CACHE_VARIABLE) or config.databases.cache,
+        }
+    )
     return config.model_copy(update={"store": shared(config.store), "databases": databases})
 
 

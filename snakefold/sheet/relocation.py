@@ -42,6 +42,9 @@ class Travelling(os.PathLike[str]):
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def __repr__(self) -> str:
+        return repr(str(self._path))  # Snakemake lists it among the config files
+
     def __fspath__(self) -> str:
         place = place_of(self._path)
         source = relocated(self._path)
