@@ -17,8 +17,12 @@ from snakemake_storage_plugin_s3_inventory.errors import explained
 from snakemake_storage_plugin_s3_inventory.inventory import Listed
 from snakemake_storage_plugin_s3_inventory.settings import StorageProviderSettings
 
-LARGE = 64 * 1024 * 1024
+LARGE = 16 * 1024 * 1024
 """Bytes from which a file travels in parts, several at a time."""
+
+SHA256 = "sha256"
+"""In the metadata of every object: the digest of its content (hex). S3's own tags tell nothing of the content of what
+came in parts, or is encrypted by one's own key."""
 
 ATTEMPTS = 5
 """Tries to read a small object whose connection breaks off; botocore retries only until the first byte."""
@@ -64,7 +68,9 @@ class S3:
         size = path.stat().st_size
         with explained("write", bucket, key):
             if size >= LARGE:
-                self._client().upload_file(str(path), bucket, key, Config=_in_parts())
+                with path.open("rb") as handle:
+                    noted = {SHA256: hashlib.file_digest(handle, "sha256").hexdigest()}
+                self._client().upload_file(str(path), bucket, key, ExtraArgs={"Metadata": noted}, Config=_in_parts())
             else:
                 self.write_bytes(path.read_bytes(), bucket, key)
         return size
@@ -73,7 +79,8 @@ class S3:
         """Store a small object; S3 refuses it if it arrives changed."""
         digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
         with explained("write", bucket, key):
-            self._client().put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=digest)
+            noted = {SHA256: hashlib.sha256(content).hexdigest()}
+            self._client().put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=digest, Metadata=noted)
 
     def read(self, bucket: str, key: str, path: Path) -> int:
         """Fetch an object: whole and under its name, or not at all. Returns its size in bytes.
@@ -167,7 +174,7 @@ class S3:
             read_timeout=10 if hasty else 60,
             # Not "adaptive": after one SlowDown it lets a job with ten calls to make wait two seconds for each.
             retries={"total_max_attempts": 1 if hasty else self._settings.retries, "mode": "standard"},
-            max_pool_connections=2 * THREADS,
+            max_pool_connections=4 * THREADS,
             # Other makers' S3 often has no DNS name per bucket, and not all of them know the newer checksums.
             s3={"addressing_style": "path"} if custom else None,
             request_checksum_calculation="when_required",
@@ -207,4 +214,4 @@ def _time(value: Any) -> datetime.datetime:
 def _in_parts() -> Any:
     from boto3.s3.transfer import TransferConfig
 
-    return TransferConfig(multipart_threshold=LARGE, multipart_chunksize=LARGE // 2, max_concurrency=8)
+    return TransferConfig(multipart_threshold=LARGE, multipart_chunksize=LARGE, max_concurrency=4)

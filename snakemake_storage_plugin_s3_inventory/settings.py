@@ -18,19 +18,17 @@ class StorageProviderSettings(StorageProviderSettingsBase):
         metadata={
             "help": "Prefix below which files are known from one listing, like s3://bucket/runs/a. By default the "
             "default storage prefix; without one, the first part of each file's key.",
-            "env_var": True,
             "type": str,
         },
     )
     endpoint_url: str | None = field(
         default=None,
-        metadata={"help": "S3 endpoint (by default AWS's own, or AWS_ENDPOINT_URL).", "env_var": True, "type": str},
+        metadata={"help": "S3 endpoint (by default AWS's own, or AWS_ENDPOINT_URL).", "type": str},
     )
     region: str | None = field(
         default=None,
         metadata={
             "help": "Region of the bucket (by default that of the AWS configuration).",
-            "env_var": True,
             "type": str,
         },
     )
