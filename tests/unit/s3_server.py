@@ -8,17 +8,30 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import boto3
 import pytest
+from botocore.loaders import JSONFileLoader
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 _BLOCK = 16_384
 _ACCOUNT = "123456789012"
+
+
+_load = JSONFileLoader.load_file
+
+
+@cache
+def _load_file(path: str) -> Any:
+    return _load(JSONFileLoader(), path)
+
+
+def _load_once(_: JSONFileLoader, file_path: str) -> Any:
+    return _load_file(file_path)
 
 
 class S3Server:
@@ -99,6 +112,8 @@ class S3Server:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        # Each client of a test would parse the same description of S3, 1 MB of JSON, again.
+        monkeypatch.setattr(JSONFileLoader, "load_file", _load_once)
         # botocore waits up to 20 s between its own retries.
         monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
 
