@@ -189,9 +189,9 @@ class _Supervised(ABC):
     def kill(self) -> None:
         """Kills all that belongs to the job."""
 
-    def killed_for_memory(self, exit_code: int) -> bool:
-        """Whether the kernel killed it, found out after its end."""
-        return False
+    def ended_otherwise(self, exit_code: int) -> Outcome | None:
+        """What an end that looks like the command's own really was, where that shows only afterwards."""
+        return None
 
     def clean(self) -> None:
         """Removes what the attempt leaves behind."""
@@ -223,8 +223,8 @@ class _Supervised(ABC):
             exit_code = 128 - exit_code
         self.kill()  # the first process is the container: nothing outlives it
         pump.join(timeout=10)
-        if verdict == "exited" and self.killed_for_memory(exit_code):
-            verdict = "oom"
+        if verdict == "exited" and (outcome := self.ended_otherwise(exit_code)):
+            return outcome
         if verdict == "fault" and self.task.fault:
             verdict, exit_code = "exited", self.task.fault.exit_code
         return end_of(verdict, exit_code, self.task)
@@ -345,6 +345,15 @@ class PodmanEngine:
 
 
 class _PodmanAttempt(_Supervised):
+    def _podman(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["podman", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=_podman_environment(self.settings),
+        )
+
     @property
     def container(self) -> str:
         return f"fake-aws-{self.task.id}"
@@ -352,9 +361,10 @@ class _PodmanAttempt(_Supervised):
     def launch(self, scratch: Path) -> subprocess.Popen[bytes] | Outcome:
         task = self.task
         image = self.settings.podman_images.get(task.image, task.image)
-        if _podman("image", "exists", image).returncode:
+        if self._podman("image", "exists", image).returncode:
             return not_started(f"CannotPullContainerError: Error response from daemon: {image} does not exist here")
-        argv = ["podman", "run", "--name", self.container, "--network=host", "--pull=never"]
+        # ECS passes over the health check of an image, too.
+        argv = ["podman", "run", "--name", self.container, "--network=host", "--pull=never", "--no-healthcheck"]
         argv += [f"--memory={task.memory}b", f"--memory-swap={task.memory}b"]
         if shared := task.container.get("linuxParameters", {}).get("sharedMemorySize"):
             argv.append(f"--shm-size={shared}m")
@@ -369,7 +379,7 @@ class _PodmanAttempt(_Supervised):
             return subprocess.Popen(
                 argv,
                 cwd=scratch,
-                env=_podman_environment(),
+                env=_podman_environment(self.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -380,22 +390,30 @@ class _PodmanAttempt(_Supervised):
 
     def out_of_memory(self) -> bool:
         # Where podman cannot limit memory (no cgroup to write to), this look is the limit.
-        state = _podman("inspect", "--format", "{{.State.Pid}}", self.container).stdout.strip()
+        state = self._podman("inspect", "--format", "{{.State.Pid}}", self.container).stdout.strip()
         if not state.isdigit() or state == "0":
             return False
         return sum(process.memory for process in processes.family(int(state))) > self.task.memory
 
     def terminate(self) -> None:
-        _podman("kill", "--signal", "TERM", self.container)
+        self._podman("kill", "--signal", "TERM", self.container)
 
     def kill(self) -> None:
-        _podman("kill", "--signal", "KILL", self.container)
+        self._podman("kill", "--signal", "KILL", self.container)
 
-    def killed_for_memory(self, exit_code: int) -> bool:
-        return _podman("inspect", "--format", "{{.State.OOMKilled}}", self.container).stdout.strip() == "true"
+    def ended_otherwise(self, exit_code: int) -> Outcome | None:
+        if exit_code == 137:
+            # Nobody else kills in there. podman's own OOMKilled stays false with cgroups of version 1.
+            return end_of("oom", 137, self.task)
+        # podman's own failures share their exit codes with those of a shell.
+        if exit_code in (125, 126, 127):
+            state = self._podman("inspect", "--format", "{{.State.StartedAt.IsZero}}", self.container).stdout.strip()
+            if state != "false":
+                return not_started(f"CannotStartContainerError: Error response from daemon: podman exits {exit_code}")
+        return None
 
     def clean(self) -> None:
-        _podman("rm", "--force", "--time", "0", self.container)
+        self._podman("rm", "--force", "--time", "0", self.container)
 
 
 def mounts(container: dict[str, Any]) -> list[tuple[str, str, bool]]:
@@ -407,12 +425,6 @@ def mounts(container: dict[str, Any]) -> list[tuple[str, str, bool]]:
     ]
 
 
-def _podman_environment() -> dict[str, str]:
+def _podman_environment(settings: Settings) -> dict[str, str]:
     kept = ("PATH", "HOME", "XDG_RUNTIME_DIR", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_OPTS", "TMPDIR")
-    return {name: os.environ[name] for name in kept if name in os.environ}
-
-
-def _podman(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["podman", *arguments], capture_output=True, text=True, check=False, env=_podman_environment()
-    )
+    return {**{name: os.environ[name] for name in kept if name in os.environ}, **settings.podman_environment}

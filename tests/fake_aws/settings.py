@@ -45,6 +45,9 @@ class Settings(BaseModel):
         description="process engine: image reference (or *) -> environment that the image would bring",
     )
     podman_images: dict[str, str] = Field(default_factory=dict, description="image reference -> name of a local image")
+    podman_environment: dict[str, str] = Field(
+        default_factory=dict, description="variables for podman itself, such as CONTAINERS_CONF"
+    )
     rates: dict[str, float] = Field(default_factory=dict, description="operation -> calls a second, then 429")
     compute_environments: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="name -> fields laid over what DescribeComputeEnvironments says"
