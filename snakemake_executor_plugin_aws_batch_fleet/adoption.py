@@ -60,7 +60,7 @@ def judge(found: Found, wanted: JobName, *, began: float, in_flight: Iterable[st
 
 
 def find_jobs(aws: Aws, queues: Iterable[str], run: str) -> list[Found]:
-    """All jobs of a run that live or succeeded, by name, from every queue."""
+    """All jobs of a run that AWS Batch remembers (a week or so), by name, from every queue."""
     found = []
     for queue in queues:
         pages = aws.batch.get_paginator("list_jobs").paginate(
@@ -70,9 +70,8 @@ def find_jobs(aws: Aws, queues: Iterable[str], run: str) -> list[Found]:
             for summary in page["jobSummaryList"]:
                 name = parse_job_name(summary["jobName"])
                 # A name that only looks alike (the job of a controller, say) is none of ours.
-                if name is None or name.run != run or summary.get("status") == "FAILED":
-                    continue
-                found.append(_found(summary, name, queue))
+                if name is not None and name.run == run:
+                    found.append(_found(summary, name, queue))
     return found
 
 

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
-from snakemake_executor_plugin_aws_batch_fleet.adoption import Census, Found, Verdict, judge
+from snakemake_executor_plugin_aws_batch_fleet.adoption import LIVE, Census, Found, Verdict, judge
 from snakemake_executor_plugin_aws_batch_fleet.aws import Aws, error_code, is_credentials_error
 from snakemake_executor_plugin_aws_batch_fleet.classify import (
     TERMINATED_BY_US,
@@ -36,6 +37,8 @@ MISSES_UNTIL_VANISHED = 3
 _SECONDS_UNTIL_VANISHED = 10.0
 """AWS Batch may need a moment until a new job is visible everywhere."""
 _TERMINATIONS_AT_ONCE = 32
+_SECONDS_TO_END = 120.0
+"""How long to wait for a job that was told to end; AWS Batch kills it after 30 s."""
 _CREDENTIALS_RETRY_SECONDS = 10.0
 
 
@@ -181,6 +184,8 @@ class Control:
                 self._listener.info(f"Ending AWS Batch job {entry.job_id} of a former controller: it {why}.")
                 self._terminate(entry.job_id, f"{TERMINATED_BY_US}: it {why}")
         if adopted is None:
+            # It has up to 30 s to end, and must not write its outputs over those of the new job.
+            self._wait_until_ended([entry.job_id for entry in found if entry.status in LIVE])
             return False
         queue = self._fleet.queue(adopted.queue)
         assert queue is not None, "only queues of the table are asked"
@@ -188,6 +193,14 @@ class Control:
         self._listener.info(f"Following AWS Batch job {adopted.job_id} ({adopted.status}) of a former controller.")
         self._register(work, adopted.job_id, since=adopted.created)
         return True
+
+    def _wait_until_ended(self, ids: list[str]) -> None:
+        deadline = time.monotonic() + _SECONDS_TO_END
+        while ids and time.monotonic() < deadline and not self._cancelled.is_set() and not self._stopped.is_set():
+            described = self._patiently(partial(describe_jobs, self._aws, ids))
+            ids = [job_id for job_id, job in described.items() if job["status"] in LIVE]
+            if ids:
+                self._cancelled.wait(1.0)
 
     def _submit(self, work: Work) -> None:
         job_id, certain = self._patiently(lambda: self._aws.unambiguous(lambda: self._call_submit(work)))
@@ -395,7 +408,6 @@ class Control:
                     job,
                     queue=work.queue,
                     need=work.plan.demand.need,
-                    rule=work.rule,
                     wildcards=work.wildcards,
                     final=final,
                     instance_types=self._instances.known,

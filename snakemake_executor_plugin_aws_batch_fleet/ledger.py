@@ -19,7 +19,6 @@ def attempt_records(
     *,
     queue: Queue,
     need: Need,
-    rule: str,
     wildcards: Mapping[str, str],
     final: str,
     instance_types: Mapping[str, str],
@@ -54,7 +53,7 @@ def attempt_records(
                 "attempt": number,
                 "job_name": job["jobName"],
                 "job": name.job if name else None,
-                "rule": rule,
+                "rule": name.rule if name else None,
                 "wildcards": dict(wildcards),
                 "queue": queue.name,
                 "purchase": queue.purchase,
@@ -111,6 +110,11 @@ class Ledger:
             new.replace(self._path)
             self._known = set(lines)
             self._unsent = text != stored
+
+    def has(self, job_id: str) -> bool:
+        """Whether any attempt of a job is there: they come all at once, when the job has ended."""
+        with self._lock:
+            return (job_id, 1) in self._known
 
     def add(self, records: list[dict[str, Any]]) -> None:
         """Append the attempts that are not there yet."""

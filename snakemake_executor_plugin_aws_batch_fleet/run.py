@@ -9,6 +9,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_aws_batch_fleet.adoption import Census, find_jobs
 from snakemake_executor_plugin_aws_batch_fleet.aws import Aws, error_code, is_credentials_error, preflight
+from snakemake_executor_plugin_aws_batch_fleet.backlog import record_backlog
 from snakemake_executor_plugin_aws_batch_fleet.control import Control, Limits, Listener, Place, Work
 from snakemake_executor_plugin_aws_batch_fleet.definitions import ContainerSpec, Definitions
 from snakemake_executor_plugin_aws_batch_fleet.events import Events
@@ -75,13 +76,14 @@ class Run:
                 self._listener.warning(note)
             self._ledger.restore()
             what = "AWS Batch (batch:ListJobs)"
-            census = Census(find_jobs(self._aws, [queue.name for queue in self._fleet.queues], self.run_id))
+            found = find_jobs(self._aws, [queue.name for queue in self._fleet.queues], self.run_id)
         except WorkflowError:
             raise
         except Exception as error:
             self._release()
             hint = " Renew your AWS credentials." if is_credentials_error(error) else ""
             raise WorkflowError(f"Cannot use {what} in {self._fleet.region}: {one_line(error)}.{hint}") from None
+        self._backlog = found
         events = None
         if self._fleet.events_queue_url:
             events = Events(self._aws, self._fleet.events_queue_url, self.run_id, self._listener.warning).changed
@@ -101,7 +103,7 @@ class Run:
             definitions=Definitions(self._aws, self._tags),
             patience=self._patience,
             selection=Selection(events),
-            census=census,
+            census=Census(found),
             began=began,
         )
 
@@ -170,6 +172,10 @@ class Run:
     def _beat(self) -> None:
         try:
             self._lock.beat()
+            if self._backlog and not self._lock.lost.is_set():
+                # Here, not at the start: thousands of ended jobs must not hold up the run.
+                record_backlog(self._aws, self._fleet, self._ledger, self._backlog)
+                self._backlog = []
             if time.monotonic() - self._uploaded_at > _UPLOAD_LEDGER_SECONDS:
                 self._uploaded_at = time.monotonic()
                 self._ledger.upload()

@@ -11,6 +11,7 @@ import pytest
 from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_aws_batch_fleet.adoption import Census, Found, Verdict, judge
+from snakemake_executor_plugin_aws_batch_fleet.backlog import record_backlog
 from snakemake_executor_plugin_aws_batch_fleet.control import Control, Limits, Place, Work, duration
 from snakemake_executor_plugin_aws_batch_fleet.definitions import ContainerSpec, Definitions
 from snakemake_executor_plugin_aws_batch_fleet.demand import of_job
@@ -330,6 +331,36 @@ def test_a_former_controllers_job_with_old_code_is_ended_and_replaced(tmp_path: 
     bench = Bench(tmp_path, [found("old", work="f" * 12)])
     work = bench.start(bench.work())
     assert work.job_id == "id1" and "out of date" in bench.aws.batch.terminated["old"]
+
+
+def test_a_new_job_waits_until_the_one_that_it_replaces_has_ended(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [found("old", work="f" * 12)])
+    bench.aws.batch.jobs["old"] = {"jobId": "old", "status": "RUNNING"}
+    bench.control.start(work := bench.work())
+    wait(lambda: "old" in bench.aws.batch.terminated)
+    assert not bench.aws.batch.submitted
+    bench.aws.batch.jobs["old"]["status"] = "FAILED"
+    wait(lambda: work.job_id == "id1")
+
+
+def test_jobs_that_ended_unseen_come_into_the_ledger(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    work = bench.work()
+    needs = [{"type": "VCPU", "value": "4"}, {"type": "MEMORY", "value": "1000"}]
+    for job_id, status in (("good", "SUCCEEDED"), ("bad", "FAILED"), ("runs", "RUNNING")):
+        bench.aws.batch.jobs[job_id] = {
+            "jobId": job_id,
+            "jobName": str(work.plan.name),
+            "status": status,
+            "statusReason": "Host EC2 (instance i-1) terminated.",
+            "container": {"resourceRequirements": needs},
+        }
+    entries = [found(job_id, status=job["status"]) for job_id, job in bench.aws.batch.jobs.items()]
+    assert record_backlog(bench.aws, FLEET, bench.ledger, entries) == 2
+    assert record_backlog(bench.aws, FLEET, bench.ledger, entries) == 0
+    records = {record["job_id"]: record for record in bench.records()}
+    assert records["good"]["class"] == "succeeded" and records["bad"]["class"] == "spot_reclaim"
+    assert records["good"]["vcpus"] == 4 and records["good"]["rule"] == "fold"
 
 
 def test_of_two_that_do_the_same_one_is_adopted_and_one_ended(tmp_path: Path) -> None:
