@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 AWS_RATES = {"SubmitJob": 50.0, "DescribeJobs": 50.0, "TerminateJob": 50.0}
 """Calls a second. AWS documents SubmitJob's; the others are set alike."""
 BUCKET, PREFIX = "fake-bucket", "runs/bench"
-INTERRUPT_AT_MOST = 300
+INTERRUPT_AT_MOST = 120
 SNAKEFILE = """
 JOBS = range(int(config["jobs"]))
 
@@ -290,6 +290,8 @@ def main() -> None:
     parser.add_argument("--hold", type=int, help="hold this many jobs with our executor instead")
     parser.add_argument("--hold-seconds", type=float, default=120)
     arguments = parser.parse_args()
+    # A shell ignores SIGINT in what it puts in the background, and children inherit that: Ctrl-C would do nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments.hold:
         hold(arguments.hold, arguments.storage, arguments.hold_seconds)
     else:
