@@ -144,8 +144,9 @@ class BatchRun:
         """
         missing: dict[str, Action] = {}
         first: dict[str, str] = {}
+        records = self.store.lookup_many(action.key for action in actions.values()) if self.reuse else {}
         for member, action in actions.items():
-            record = self.store.lookup(action.key) if self.reuse else None
+            record = records.get(action.key)
             if record is not None:
                 self._note(member, action, record, "from the store")
             elif action.key in first:

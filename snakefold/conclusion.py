@@ -63,23 +63,21 @@ def _timings(folding: Folding, root: Path) -> dict[str, Any]:
 
     They come from the store, so a result found there shows what it once took.
     """
-    store = open_store(folding.config.store)
-    steps: dict[str, float] = defaultdict(float)
-    counted: set[str] = set()
-    predictions: dict[str, float] = defaultdict(float)
+    keys: dict[str, str] = {}  # of results, each with its step: equal targets share one
+    of_predictions: dict[str, list[str]] = defaultdict(list)
     for path in folding.receipt_paths(root):
         receipt = read_json(path)
-        for name, member in receipt["members"].items():
-            key = member["key"]
-            record = store.lookup(key) if key else None
-            if record is None:
-                continue
-            if key not in counted:  # equal targets share one result
-                counted.add(key)
-                steps[receipt["step"]] += record.seconds
-            if receipt["engine"]:
-                predictions[f"{name}/{receipt['engine']}"] += record.seconds
-    return {"steps": dict(steps), "predictions": dict(predictions)}
+        made = {name: member["key"] for name, member in receipt["members"].items() if member["key"]}
+        keys |= dict.fromkeys(made.values(), receipt["step"])
+        if receipt["engine"]:
+            for name, key in made.items():
+                of_predictions[f"{name}/{receipt['engine']}"].append(key)
+    seconds = {key: record.seconds for key, record in open_store(folding.config.store).lookup_many(keys).items()}
+    steps: dict[str, float] = defaultdict(float)
+    for key, took in seconds.items():
+        steps[keys[key]] += took
+    predictions = {name: sum(seconds.get(key, 0) for key in made) for name, made in of_predictions.items()}
+    return {"steps": dict(steps), "predictions": predictions}
 
 
 def conclude(folding: Folding, table: Path, timings: Path, outcome: Path, *, log: Path | None) -> None:

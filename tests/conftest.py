@@ -4,8 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,15 @@ class Clone:
     """A copy of the files that git knows or would add, and nothing else of the working tree."""
 
     folder: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Added to the environment of what is run here."""
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Snakemake here, as the leader of a process group of its own."""
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,
-            env=environment(),
+            env={**environment(), **self.variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -45,8 +47,9 @@ class Clone:
     def snakefold(self, *arguments: str, code: int = 0) -> str:
         """Run one of our commands here."""
         command = [sys.executable, "-m", "snakefold", *arguments]
+        variables = {**environment(), **self.variables}
         result = subprocess.run(
-            command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=300
+            command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=300
         )
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
@@ -68,10 +71,10 @@ def clone_into(folder: Path) -> Clone:
     ).stdout
     for name in filter(None, listed.split("\0")):
         source = ROOT / name
-        if source.is_file():
+        if source.is_file() or source.is_symlink():
             destination = folder / name
             destination.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, destination)
+            shutil.copyfile(source, destination, follow_symlinks=False)
     return Clone(folder)
 
 

@@ -163,6 +163,7 @@ class _Supervised(ABC):
     def __init__(self, task: Task, settings: Settings) -> None:
         self.task, self.settings = task, settings
         self._stop = threading.Event()
+        self._printed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"attempt-{task.name}", daemon=True)
 
     def begin(self) -> None:
@@ -240,7 +241,7 @@ class _Supervised(ABC):
             if self.task.limit is not None and age >= self.task.limit:
                 self._end_gracefully(process)
                 return "timeout"
-            if fault and age >= fault.after:
+            if fault and self._strikes(fault, age):
                 self.kill()
                 return fault.kind if fault.kind in ("spot", "oom") else "fault"
             if age >= next_look:
@@ -253,6 +254,9 @@ class _Supervised(ABC):
                 return "exited"
             except subprocess.TimeoutExpired:
                 continue
+
+    def _strikes(self, fault: JobFault, age: float) -> bool:
+        return age >= fault.after if fault.after_line is None else self._printed.is_set()
 
     def _end_gracefully(self, process: subprocess.Popen[bytes]) -> None:
         self.terminate()
@@ -268,8 +272,14 @@ class _Supervised(ABC):
             *lines, rest = (rest + chunk).split(b"\n")
             if lines:
                 self.task.log(b"\n".join(lines))
+                self._notice(lines)
         if rest:
             self.task.log(rest)
+
+    def _notice(self, lines: list[bytes]) -> None:
+        fault = self.task.fault
+        if fault and fault.after_line and any(fault.after_line.encode() in line for line in lines):
+            self._printed.set()
 
 
 class ProcessEngine:

@@ -74,6 +74,7 @@ class JobFault(BaseModel):
     attempt: int | None = None
     times: int | None = 1
     after: float = 0.0
+    after_line: str | None = Field(default=None, description="strikes when the job has printed a line with this")
     exit_code: int = 1
     reason: str | None = None
 
