@@ -444,7 +444,8 @@ def _make_client() -> Any:
         config = Config(
             # Not adaptive: that slows all threads of the client for one refusal of one prefix.
             retries={"mode": "standard", "total_max_attempts": 4},
-            max_pool_connections=_CONNECTIONS,
+            # More than one thread each: large files travel in parts. Beyond it urllib3 warns and throws lines away.
+            max_pool_connections=4 * _CONNECTIONS,
             connect_timeout=15,
             read_timeout=60,
         )
@@ -457,7 +458,13 @@ def _make_client() -> Any:
 def _transfer_config() -> Any:
     from boto3.s3.transfer import TransferConfig
 
-    return TransferConfig(multipart_threshold=_LARGE + 1, multipart_chunksize=_LARGE, max_concurrency=8)
+    return TransferConfig(
+        multipart_threshold=_LARGE + 1,
+        multipart_chunksize=_LARGE,
+        max_concurrency=8,
+        # Not whatever client is best on this kind of instance: retries and checksums must be the same on all.
+        preferred_transfer_client="classic",
+    )
 
 
 def _faults() -> tuple[type[Exception], ...]:

@@ -10,6 +10,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -276,6 +278,11 @@ def test_a_partial_file_of_a_killed_writer_is_never_seen_and_is_collected(tmp_pa
 
 
 # On S3
+
+
+def test_opening_a_store_asks_nothing_and_loads_no_client() -> None:
+    code = "import sys, snakefold.store as s; s.open_store('s3://bucket/x'); sys.exit('boto3' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_writer_killed_before_its_record_leaves_no_result(s3: S3Place, tmp_path: Path) -> None:
