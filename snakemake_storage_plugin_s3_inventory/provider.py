@@ -11,6 +11,7 @@ What Snakemake 9 asks, and when:
 import asyncio
 import posixpath
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -280,16 +281,27 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
     async def managed_retrieve(self) -> None:
         """Fetch it beside others."""
         await self.wait_for_free_space()
-        self.local_path().parent.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(self.retrieve_object)
+        with self._disk_explained():
+            self.local_path().parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(self.retrieve_object)
 
     async def managed_store(self) -> None:
         """Store it beside others."""
-        await asyncio.to_thread(self.store_object)
+        with self._disk_explained():
+            await asyncio.to_thread(self.store_object)
 
     async def managed_remove(self) -> None:
         """Remove it beside others."""
         await asyncio.to_thread(self.remove)
+
+    @contextmanager
+    def _disk_explained(self) -> Iterator[None]:
+        """What the local disk may do to a transfer, in one line."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise WorkflowError(f"Cannot copy {self.query} from or to {self.local_path()}: {reason}") from error
 
     @property
     def _inventory(self) -> Inventory:

@@ -1,6 +1,7 @@
 """The storage plugin against moto's S3."""
 
 import asyncio
+import errno
 import functools
 import logging
 import os
@@ -440,6 +441,29 @@ def test_large_files_travel_in_parts(server: Server, tmp_path: Path, monkeypatch
     there.local_path().unlink()
     there.retrieve_object()
     assert there.local_path().read_bytes() == content
+
+
+def test_missing_permission_for_a_large_file_is_named(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "LARGE", 10)
+    server.always["Multipart"] = server.always["PutObject"] = ("403 Forbidden", DENIED)
+    there = thing(provider(tmp_path), "large")
+    write(there.local_path().parent, large="more than ten bytes")
+    with pytest.raises(WorkflowError, match="s3:PutObject"):
+        there.store_object()
+
+
+def test_a_full_disk_is_one_line(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw().put_object(Bucket="bucket", Key="runs/a/x", Body=b"0123456789")
+    there = thing(provider(tmp_path), "x")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(WorkflowError, match=r"Cannot copy s3://bucket/runs/a/x .*: No space left on device"):
+        asyncio.run(there.managed_retrieve())
 
 
 def test_wildcards_are_matched_with_objects(server: Server, tmp_path: Path) -> None:
