@@ -30,7 +30,7 @@ def make_repository(root: Path) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Become Snakemake with these arguments, in the working directory."""
     make_repository(Path())
-    command = [sys.executable, "-m", "snakemake", "--profile", "aws-batch", *arguments]
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/aws-batch", *arguments]
     os.execv(sys.executable, command)
 
 
