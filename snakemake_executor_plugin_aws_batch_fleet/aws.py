@@ -66,6 +66,29 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, BotoCoreError) and not isinstance(error, ParamValidationError)
 
 
+def is_passing_trouble(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, is about credentials or a service that does not answer.
+
+    Storage plugins wrap what botocore raised, in `__cause__` or among the arguments, some as text alone.
+    """
+    todo: list[BaseException] = [error]
+    seen: set[int] = set()
+    while todo:
+        current = todo.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if is_credentials_error(current) or is_transient(current) or "credentials" in str(current).lower():
+            return True
+        if any(code in str(current) for code in _EXPIRED | _THROTTLED):
+            return True
+        todo += [cause for cause in (current.__cause__, current.__context__) if cause is not None]
+        todo += [argument for argument in current.args if isinstance(argument, BaseException)]
+        if isinstance(current, BaseExceptionGroup):
+            todo += current.exceptions
+    return False
+
+
 class Aws:
     """Clients of one region, shared by all threads.
 

@@ -8,6 +8,8 @@ from typing import Any
 from snakemake_executor_plugin_aws_batch_fleet.routing import Need
 
 DEFAULT_MEMORY_MB = 2048
+LEAST_MEMORY_MB = 512
+"""A job's container runs Snakemake, too, whatever little its tool needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Demand:
 
 def of_job(threads: int, resources: Mapping[str, Any]) -> Demand:
     """The demand of a single job. ValueError names a resource of the wrong kind."""
-    memory_mb = _number(resources, "mem_mb", DEFAULT_MEMORY_MB)
+    memory_mb = max(_number(resources, "mem_mb", DEFAULT_MEMORY_MB), LEAST_MEMORY_MB)
     return Demand(
         need=Need(
             vcpus=max(1, threads),

@@ -1,6 +1,7 @@
 """The executor as Snakemake sees it: turns Snakemake's jobs into work for `Control`, and its news into Snakemake's."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator
@@ -87,8 +88,20 @@ class Executor(RemoteExecutor):
             await asyncio.sleep(min(left, _SLICE_SECONDS))
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:  # noqa: ARG002
-        """End all jobs. Snakemake's list is empty while it polls, so the registry of `Control` is used instead."""
-        if self._run is not None:
+        """End all jobs. Snakemake's list is empty while it polls, so the registry of `Control` is used instead.
+
+        Snakemake calls this at Ctrl-C, and also when its own look at the storage failed. Jobs are not given up for
+        credentials that have run out or an S3 that is slow: the next controller follows them.
+        """
+        if self._run is None:
+            return
+        from snakemake_executor_plugin_aws_batch_fleet.aws import is_passing_trouble
+
+        error = sys.exception()
+        if isinstance(error, Exception) and is_passing_trouble(error):
+            self._run.control.stop()
+            self.warning("The storage does not answer. The jobs go on: start the same command again to follow them.")
+        else:
             self._run.control.cancel()
 
     def shutdown(self) -> None:

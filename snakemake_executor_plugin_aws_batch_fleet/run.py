@@ -54,7 +54,7 @@ class Run:
             "snakemake-prefix": tag_value(f"s3://{bucket}/{prefix}"),
         }
         self._patience = Patience(self._aws, listener.warning, settings.credentials_grace * 60)
-        self._interval = Interval()
+        self._interval = Interval(workflow.remote_execution_settings.seconds_between_status_checks)
         self._ledger = Ledger(
             Path(".snakemake") / "aws-batch-fleet" / self.run_id / "ledger.jsonl",
             self._aws,

@@ -9,7 +9,7 @@ from snakemake_executor_plugin_aws_batch_fleet.aws import Aws
 MOST_IDS = 100
 """Jobs that one DescribeJobs call takes."""
 _CALLS_PER_SECOND = 5.0
-_SHORTEST, _LONGEST = 1.0, 10.0
+_SHORTEST = 1.0
 
 
 def describe_jobs(aws: Aws, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -24,13 +24,14 @@ def describe_jobs(aws: Aws, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
 class Interval:
     """Seconds until the next look: short after a change, longer while nothing happens, never too many calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = 10.0) -> None:
+        self._longest = longest
         self._seconds = _SHORTEST
 
     def after(self, *, jobs: int, changed: bool) -> float:
         """Seconds to wait after a look at so many jobs."""
         floor = max(_SHORTEST, -(-jobs // MOST_IDS) / _CALLS_PER_SECOND)
-        self._seconds = floor if changed else min(self._seconds * 1.5, max(floor, _LONGEST))
+        self._seconds = floor if changed else min(self._seconds * 1.5, max(floor, self._longest))
         self._seconds = max(self._seconds, floor)
         return self._seconds
 

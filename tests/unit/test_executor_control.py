@@ -11,6 +11,7 @@ import pytest
 from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_aws_batch_fleet.adoption import Census, Found, Verdict, judge
+from snakemake_executor_plugin_aws_batch_fleet.aws import is_passing_trouble
 from snakemake_executor_plugin_aws_batch_fleet.backlog import record_backlog
 from snakemake_executor_plugin_aws_batch_fleet.control import Control, Limits, Place, Work, duration
 from snakemake_executor_plugin_aws_batch_fleet.definitions import ContainerSpec, Definitions
@@ -529,3 +530,18 @@ def test_a_failed_upload_of_the_ledger_is_made_up_for(tmp_path: Path) -> None:
 
 def test_durations_read_well() -> None:
     assert [duration(seconds) for seconds in (30, 1800, 86_400)] == ["30 seconds", "30 minutes", "24 hours"]
+
+
+def test_trouble_that_passes_is_found_in_what_storage_plugins_raise() -> None:
+    def wrapped(cause: Exception) -> WorkflowError:
+        try:
+            raise WorkflowError("Failed to check existence of s3://b/k") from cause
+        except WorkflowError as error:
+            return error
+
+    assert is_passing_trouble(wrapped(client_error("ExpiredToken")))
+    assert is_passing_trouble(wrapped(client_error("InternalError", 500)))
+    assert is_passing_trouble(ExceptionGroup("several", [ValueError("x"), client_error("SlowDown", 503)]))
+    assert is_passing_trouble(WorkflowError("Failed", WorkflowError("if your credentials are invalid")))
+    assert not is_passing_trouble(wrapped(client_error("NoSuchBucket", 404)))
+    assert not is_passing_trouble(WorkflowError("Missing output files"))

@@ -93,6 +93,10 @@ def test_memory_is_asked_in_mebibytes_rounded_up() -> None:
     assert demand.minutes == 30
 
 
+def test_a_container_has_room_for_snakemake_itself() -> None:
+    assert of_job(1, {"mem_mb": 5}).memory_mib == mib(512)
+
+
 def test_a_placeholder_of_snakemake_becomes_the_default() -> None:
     class TBDString(str): ...
 
@@ -112,11 +116,11 @@ def member(threads: int, memory_mb: int, runtime: int | None = 10, **more: Any) 
 
 def test_a_group_asks_for_what_can_run_at_once_in_its_cores() -> None:
     # 4 cores: the 4-thread member alone, or the two largest of 2 threads, or 1 + 1 + 2 threads.
-    level = [member(4, 1000), member(2, 900), member(2, 800), member(2, 100), member(1, 500)]
-    group = of_group([level, [member(1, 1200)]])
+    level = [member(4, 10_000), member(2, 9000), member(2, 8000), member(2, 1000), member(1, 5000)]
+    group = of_group([level, [member(1, 12_000)]])
     assert group.need.vcpus == 4
-    assert group.need.memory_mb == 1700
-    assert of_group([[member(1, 300)] * 5]).need.memory_mb == 300
+    assert group.need.memory_mb == 17_000
+    assert of_group([[member(1, 3000)] * 5]).need.memory_mb == 3000
 
 
 def test_a_groups_time_counts_members_that_queue_for_its_cores() -> None:

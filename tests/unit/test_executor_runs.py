@@ -68,7 +68,7 @@ class Flow:
         prefix = f"s3://fake-bucket/runs/{self.folder.name}"
         command = f"""snakemake --executor aws-batch-fleet --aws-batch-fleet-file fleet.yaml --jobs 10 --nolock
             --default-storage-provider s3 --default-storage-prefix {prefix} --shared-fs-usage none --scheduler greedy
-            --rerun-incomplete --default-resources mem_mb=500 disk_mb=500""".split()
+            --rerun-incomplete --seconds-between-status-checks 1 --default-resources mem_mb=500 disk_mb=500""".split()
         environment = {**os.environ, **self.fake.environment, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
             [str(Path(sys.executable).parent / command[0]), *command[1:], *arguments],
