@@ -1,6 +1,6 @@
 """Our executor (`aws-batch-fleet`) against the stock one (`aws-batch` 0.2.1), on the same fake AWS.
 
-    python -m bench.executor [--jobs 1000] [--storage s3-inventory] [--stock-at-most 900]
+    python -m bench.executor [--jobs 1000] [--seconds 0] [--storage s3-inventory] [--stock-at-most 900]
     python -m bench.executor --hold 10000
 
 The first form runs, with each executor: a workflow of N jobs that do nothing (wall seconds, seconds from the first
@@ -32,7 +32,7 @@ from tests.fake_aws import FakeAws
 
 ROOT = Path(__file__).parents[1]
 AWS_RATES = {"SubmitJob": 50.0, "DescribeJobs": 50.0, "TerminateJob": 50.0}
-"""Calls a second. AWS documents SubmitJob's; the others are set alike."""
+"""Calls a second. AWS documents only that of SubmitJob; the others are set alike."""
 BUCKET, PREFIX = "fake-bucket", "runs/bench"
 INTERRUPT_AT_MOST = 120
 SNAKEFILE = """
@@ -160,10 +160,12 @@ def executors(fleet: dict[str, Any], fleet_file: Path, submit_rate: float | None
     }
 
 
-def run_to_the_end(aws: FakeAws, executor: Executor, *, jobs: int, storage: str, at_most: float) -> Finished:
-    """Runs jobs that do nothing until Snakemake ends or time is up."""
+def run_to_the_end(
+    aws: FakeAws, executor: Executor, *, jobs: int, seconds: float, storage: str, at_most: float
+) -> Finished:
+    """Runs jobs that do nothing (for some seconds) until Snakemake ends or time is up."""
     aws.reset()
-    aws.configure(**null_settings(0.0, AWS_RATES))
+    aws.configure(**null_settings(seconds, AWS_RATES))
     with tempfile.TemporaryDirectory() as folder:
         controller = Controller(aws=aws, executor=executor, jobs=jobs, storage=storage, folder=Path(folder))
         in_time = controller.wait(lambda: False, at_most)
@@ -251,15 +253,19 @@ def show_calls(calls: dict[str, int]) -> None:
         print(f"    {name}: {number}")
 
 
-def compare(jobs: int, storage: str, at_most: float) -> None:
+def compare(jobs: int, seconds: float, storage: str, at_most: float) -> None:
     """Runs both executors and prints how they compare."""
     with FakeAws() as aws, tempfile.TemporaryDirectory() as folder:
         both = executors(aws.set_up(bucket=BUCKET, max_vcpus=4 * jobs), Path(folder) / "fleet.json")
-        print(f"{jobs} jobs that do nothing, storage {storage}, calls a second at most: {AWS_RATES}")
+        print(
+            f"{jobs} jobs that do nothing for {seconds:.0f} s, storage {storage}, calls a second at most: {AWS_RATES}"
+        )
         finished: dict[str, Finished] = {}
         interrupted: dict[str, Interrupted] = {}
         for name, executor in both.items():
-            run = finished[name] = run_to_the_end(aws, executor, jobs=jobs, storage=storage, at_most=at_most)
+            run = finished[name] = run_to_the_end(
+                aws, executor, jobs=jobs, seconds=seconds, storage=storage, at_most=at_most
+            )
             limit = "" if run.in_time else f" (STOPPED: it hit the limit of {at_most:.0f} s)"
             print(f"{name} ({executor.name}): {run.wall:.1f} s{limit}, {run.succeeded} jobs done,")
             print(f"  {run.jobs_took:.1f} s from the first submission to the end; calls:")
@@ -285,6 +291,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long each job takes")
     parser.add_argument("--storage", default="s3-inventory", help="storage plugin of both: s3-inventory or s3")
     parser.add_argument("--stock-at-most", type=float, default=900, help="seconds after which a run is stopped")
     parser.add_argument("--hold", type=int, help="hold this many jobs with our executor instead")
@@ -295,7 +302,7 @@ def main() -> None:
     if arguments.hold:
         hold(arguments.hold, arguments.storage, arguments.hold_seconds)
     else:
-        compare(arguments.jobs, arguments.storage, arguments.stock_at_most)
+        compare(arguments.jobs, arguments.seconds, arguments.storage, arguments.stock_at_most)
 
 
 if __name__ == "__main__":
