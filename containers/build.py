@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reference = build(options.image, image, engine, options)
         if options.push:
             reference = push(options.image, image, engine, reference, options.push)
-        print(reference, engine.image_id(reference) or "", flush=True)
+        print(f"{reference} {engine.image_id(reference) or ''}".strip(), flush=True)
     except ContainerError as error:
         print(error, file=sys.stderr)
         return 1
@@ -102,6 +102,8 @@ def labels(tag: str) -> Mapping[str, str]:
 
 def push(name: str, image: Image, engine: Engine, reference: str, repository: str) -> str:
     """Push an image and note where it is; returns the reference by digest, the form that jobs use."""
+    if engine.name == "buildah":
+        raise ContainerError("buildah does not tell the digest of what it pushed; use podman or docker")
     if image.base_digest is None:
         raise ContainerError(f"{name}: its base is not pinned; first: python -m containers.build {name} --pin-base")
     target = f"{repository}:{reference.rpartition(':')[2]}"
@@ -122,6 +124,8 @@ def pin_base(name: str, image: Image, engine: Engine) -> None:
 
 def digest_of(engine: Engine, reference: str) -> str:
     """The digest under which a registry knows an image that was pulled or pushed."""
+    if engine.name == "buildah":
+        raise ContainerError("buildah does not tell the digests of a registry; use podman or docker")
     listed = engine.run("image", "inspect", "--format", "{{range .RepoDigests}}{{println .}}{{end}}", reference)
     wanted = reference.rpartition(":")[0]
     for line in listed.splitlines():

@@ -47,7 +47,9 @@ class Engine:
 
     def image_id(self, reference: str) -> str | None:
         """The id of a local image, or None if there is none of that name."""
-        listed = self.run("images", "--quiet", "--no-trunc", reference)
+        # buildah calls it an error to be asked for an image that is not there, unless it is asked by a filter.
+        asked = ["--filter", f"reference={reference}"] if self.name == "buildah" else [reference]
+        listed = self.run("images", "--quiet", "--no-trunc", *asked)
         return listed.splitlines()[0] if listed else None
 
 
