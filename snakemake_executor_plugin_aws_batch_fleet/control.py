@@ -326,12 +326,13 @@ class Control:
             self._record(work, job, "succeeded")
             self._listener.succeeded(work)
             return
+        if self._cancelled.is_set():
+            self._record(work, job, classify(job).kind.value)
+            return
         stream = (job.get("container") or {}).get("logStreamName")
         lines, no_log = log_tail(self._aws, self._fleet.log_group, stream, self._limits.log_lines)
         found = classify(job, lines)
         self._record(work, job, found.kind.value)
-        if self._cancelled.is_set():
-            return
         if work.adopted and found.kind is FailureClass.CANCELLED and TERMINATED_BY_US in found.detail:
             # The former controller had told it to end, and nothing showed that yet when it was adopted.
             self.start(replace(work, adopted=False, job_id=""))
@@ -441,11 +442,23 @@ class Control:
         left = self._terminate_all(ids)
         # Those that were under way have ended themselves by now: see `_register`.
         self._pool.shutdown(wait=True)
+        self._record_ended()
         if left:
             self._listener.warning(
                 f"{len(left)} jobs could not be ended and go on ({', '.join(sorted(left)[:3])} ...): start the same "
                 "command again to follow them, or end them in the AWS console."
             )
+
+    def _record_ended(self) -> None:
+        """Write what has ended by now into the ledger; what takes longer is written by the next controller, if any."""
+        with self._lock:
+            live = dict(self._live)
+        try:
+            described = describe_jobs(self._aws, list(live))
+        except Exception as error:
+            self._listener.warning(f"The ledger lacks jobs that were ended ({error_code(error)}).")
+            return
+        self._settle([(live[job_id], job) for job_id, job in described.items() if job["status"] not in LIVE])
 
     def stop(self) -> None:
         """Submit nothing more, and leave the jobs alone."""

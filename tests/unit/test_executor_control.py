@@ -295,6 +295,18 @@ def test_a_cancelled_run_ends_what_runs_and_what_is_being_submitted(bench: Bench
     assert len(bench.aws.batch.submitted) == 2
 
 
+def test_cancelled_jobs_are_in_the_ledger_and_no_failure_is_told(bench: Bench) -> None:
+    work = bench.start(bench.work())
+
+    def terminate(**arguments: Any) -> None:
+        bench.end(work, exit_code=143, statusReason=arguments["reason"])
+
+    bench.aws.batch.terminate_job = terminate
+    bench.control.cancel()
+    assert [record["class"] for record in bench.records()] == ["cancelled"]
+    assert not bench.notes.bad
+
+
 def test_jobs_that_could_not_be_ended_are_told(bench: Bench) -> None:
     bench.start(bench.work())
 
