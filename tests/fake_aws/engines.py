@@ -113,7 +113,7 @@ class NullEngine:
         ends = [(self._settings.null_seconds, "exited", 0)]
         if task.limit is not None:
             ends.append((task.limit, "timeout", 143))
-        if task.fault:
+        if task.fault and task.fault.after_line is None:  # null jobs print nothing
             verdict = task.fault.kind if task.fault.kind in ("spot", "oom") else "exited"
             ends.insert(0, (task.fault.after, verdict, task.fault.exit_code))
         seconds, verdict, exit_code = min(ends, key=lambda end: end[0])

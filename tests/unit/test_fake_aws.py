@@ -178,6 +178,13 @@ def test_faults_strike_the_queue_and_the_attempt_they_name(account: Account) -> 
     assert [attempt["container"]["exitCode"] for attempt in job["attempts"]] == [1, 9, 1]
 
 
+def test_a_fault_may_wait_for_a_line_of_the_log(account: Account) -> None:
+    account.aws.faults([{"kind": "spot", "after_line": "half"}])
+    job = account.run("sh", "-c", "echo begin; echo half way; sleep 60")
+    assert job["statusReason"].startswith("Host EC2")
+    assert account.aws.logs(job) == ["begin", "half way"]
+
+
 @pytest.mark.parametrize(("kind", "reason"), [("pull", "CannotPullContainerError"), ("start", "CannotStartContainer")])
 def test_a_container_that_does_not_start_has_a_reason_and_no_exit_code(
     account: Account, kind: str, reason: str
