@@ -26,6 +26,8 @@ class BatchJob:
     created: float
     ending: bool
     """Whether it was told to end."""
+    digest: str | None
+    """Which job of the workflow it is, as the ledger has it; None of a controller."""
 
     @property
     def live(self) -> bool:
@@ -59,10 +61,16 @@ def _of_queue(run: Run, queue: str) -> list[BatchJob]:
                     queue=queue,
                     state=each["status"],
                     created=each.get("createdAt", 0) / 1000,
-                    ending=bool(each.get("isTerminated") or each.get("isCancelled")),
+                    ending=is_ending(each),
+                    digest=name.job if name else None,
                 )
             )
     return found
+
+
+def is_ending(job: Mapping[str, Any]) -> bool:
+    """Whether a job, as AWS Batch tells of it, was told to end."""
+    return bool(job.get("isTerminated") or job.get("isCancelled"))
 
 
 def describe(run: Run, job_id: str) -> Mapping[str, Any] | None:

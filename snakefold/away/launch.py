@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snakefold import workflow
-from snakefold.away.jobs import describe
+from snakefold.away.jobs import describe, is_ending
 from snakefold.away.pack import Archive, pack
 from snakefold.away.run import RECORD, Launch, Run, asking
 from snakefold.errors import FaultsError, SnakefoldError
@@ -105,7 +105,8 @@ def refuse_if_controlled(run: Run) -> None:
     last = run.launch()
     if last is not None:
         job = describe(run, last.job_id)
-        if job is not None and job["status"] not in ("SUCCEEDED", "FAILED"):
+        # One that was told to end has lost the lock already.
+        if job is not None and job["status"] not in ("SUCCEEDED", "FAILED") and not is_ending(job):
             raise SnakefoldError(
                 f"run {run.name}: {last.user} launched it at {last.time} and its controller is {job['status']} (job "
                 f"{last.job_id}); follow it with `status`, end it with `stop`, or choose another name by --run"

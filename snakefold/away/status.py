@@ -5,12 +5,12 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from snakefold.away.jobs import CONTROLLER, BatchJob, describe, list_jobs
+from snakefold.away.jobs import CONTROLLER, BatchJob, describe, is_ending, list_jobs
 from snakefold.away.run import LEDGER, Launch, Run
 from snakefold.s3 import S3MissingError
 from snakemake_executor_plugin_aws_batch_fleet.lock import LockState
@@ -82,7 +82,7 @@ def status(run: Run) -> Status:
     results = run.results(launch)
     predictions = _predictions(run, f"{results}/summary.tsv")
     concluded = run.folder.facts(f"{results}/outcome.json") is not None
-    failures = _failures(ledger)
+    failures = _failures(ledger, {job.digest for job in jobs if job.state == "SUCCEEDED"})
     return Status(
         run=run.name,
         prefix=run.place.prefix,
@@ -96,7 +96,7 @@ def status(run: Run) -> Status:
             run,
             launch=launch,
             controller=controller,
-            living=sum(job.live for job in jobs if job.rule != CONTROLLER),
+            living=sum(job.live and not job.ending for job in jobs if job.rule != CONTROLLER),
             concluded=concluded,
             failed=(predictions or {}).get("failed", 0),
             troubles=bool(failures),
@@ -148,6 +148,8 @@ def _controller(run: Run, launch: Launch | None, lock: LockState | None, jobs: S
         return Controller(alive=False, what=f"{who}, ended over a week ago{dead}", job_id=launch.job_id)
     state = described["status"]
     if state not in ("SUCCEEDED", "FAILED"):
+        if is_ending(described):
+            return Controller(alive=False, what=f"{who}, was told to end", job_id=launch.job_id)
         why = described.get("statusReason")
         return Controller(alive=True, what=f"{who}, is {state}" + (f": {why}" if why else ""), job_id=launch.job_id)
     why = _why_ended(described)
@@ -198,9 +200,12 @@ def _attempts(ledger: Sequence[Mapping[str, Any]]) -> dict[str, Attempts]:
     return found
 
 
-def _failures(ledger: Sequence[Mapping[str, Any]]) -> list[FailedAttempt]:
-    """Failed attempts of jobs that have not succeeded since, the newest first."""
-    done = {record.get("job") for record in ledger if record.get("class") == _SUCCEEDED}
+def _failures(ledger: Sequence[Mapping[str, Any]], succeeded: Set[str | None]) -> list[FailedAttempt]:
+    """Failed attempts of jobs that have not succeeded since, the newest first.
+
+    `succeeded` are digests of jobs; the ledger may not tell of them yet.
+    """
+    done = succeeded | {record.get("job") for record in ledger if record.get("class") == _SUCCEEDED}
     failed = [record for record in ledger if record.get("class") != _SUCCEEDED and record.get("job") not in done]
     failed.sort(key=lambda record: record.get("stopped") or record.get("created") or 0, reverse=True)
     return [
