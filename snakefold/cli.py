@@ -248,10 +248,10 @@ def _databases_list(options: argparse.Namespace) -> None:
 
 
 def _databases_verify(options: argparse.Namespace) -> int:
-    from snakefold.databases.manifest import verify
+    from snakefold.databases.obtain import verify_databases
 
     folder = workflow.config_of_this_job(options.config).databases.folder
-    faults = verify(Path(folder))
+    faults = verify_databases(folder)
     for fault in faults:
         print(fault)
     print(f"{folder}: {len(faults)} faults")
