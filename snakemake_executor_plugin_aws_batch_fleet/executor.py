@@ -76,7 +76,13 @@ class Executor(RemoteExecutor):
         # One that was resubmitted meanwhile has another id, and an entry of its own.
         infos = {info.external_jobid: info for info in active_jobs}
         works = [info.aux["work"] for info in active_jobs if info.aux is not None]
-        left, seconds = self._run.look(works)
+        try:
+            left, seconds = self._run.look(works)
+        except WorkflowError as error:
+            # Raised here it would be shown with lines of this file; a new one without a traceback is one line.
+            scheduler: Any = self.workflow.scheduler
+            scheduler.executor_error_callback(WorkflowError(str(error)))
+            left, seconds = [], 1.0
         self.next_seconds_between_status_checks = seconds
         for work in left:
             yield infos[work.job_id]
@@ -99,7 +105,7 @@ class Executor(RemoteExecutor):
 
         error = sys.exception()
         if isinstance(error, Exception) and is_passing_trouble(error):
-            self._run.control.stop()
+            self._run.stop()
             self.warning("The storage does not answer. The jobs go on: start the same command again to follow them.")
         else:
             self._run.control.cancel()

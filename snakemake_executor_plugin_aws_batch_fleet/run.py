@@ -147,16 +147,22 @@ class Run:
     def look(self, works: list[Work]) -> tuple[list[Work], float]:
         """Follow the jobs once. Returns those still going and seconds until the next look."""
         if self._lock.lost.is_set():
-            self.control.stop()
+            self.stop()
             raise LockLostError(
                 "Another controller has taken this run over. This one submits nothing more and leaves the jobs to it."
             )
         try:
             left, changed = self.control.look(works)
         except WorkflowError:
-            self.control.stop()
+            self.stop()
             raise
         return left, self._interval.after(jobs=len(left), changed=changed)
+
+    def stop(self) -> None:
+        """Submit nothing more, and leave the jobs alone."""
+        self.control.stop()
+        # Snakemake removes the archive of sources at the end of every run; jobs that wait for a machine need it yet.
+        self._workflow._source_archive = None
 
     def close(self) -> None:
         """The end, orderly or not: nothing here may raise, or the run's result would be lost."""

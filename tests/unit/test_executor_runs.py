@@ -145,6 +145,19 @@ def test_ctrl_c_leaves_no_job(flow: Flow) -> None:
     assert {job["statusReason"] for job in flow.fake.jobs()} == {"Terminated by Snakemake: the run was cancelled"}
 
 
+def test_a_controller_that_lost_its_lock_leaves_the_jobs_and_their_sources(flow: Flow) -> None:
+    process = flow.start("--aws-batch-fleet-heartbeat", "1")
+    flow.fake.wait_for(lambda: flow.fake.counts().get("RUNNING") == 2, 60)
+    key = f"runs/{flow.folder.name}/.fleet/lock.json"
+    other = {**json.loads(flow.text(".fleet/lock.json")), "token": "other"}
+    flow.fake.client("s3").put_object(Bucket="fake-bucket", Key=key, Body=json.dumps(other).encode())
+    assert "Another controller has taken this run over" in flow.finish(process, 1)
+    assert json.loads(flow.text(".fleet/lock.json")) == other
+    assert flow.fake.counts().get("RUNNING") == 2
+    listed = flow.fake.client("s3").list_objects_v2(Bucket="fake-bucket", Prefix=f"runs/{flow.folder.name}/snakemake-")
+    assert listed["KeyCount"] == 1
+
+
 def test_what_cannot_work_is_one_line_before_anything_is_submitted(flow: Flow) -> None:
     (flow.folder / "fleet.yaml").unlink()
     output = flow.finish(flow.start(), 1)
