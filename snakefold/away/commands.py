@@ -62,14 +62,14 @@ def _tell(text: str) -> None:
 
 def _launch(options: argparse.Namespace) -> None:
     from snakefold.away.launch import launch
-    from snakefold.away.run import open_run
+    from snakefold.away.run import COMMAND, open_run
 
     run = open_run(options.run)
     launched = launch(run, options.config, options.arguments, _say)
     named = f" --run {run.name}" if options.run else ""
     _tell(
         f"run {run.name}: {launched.targets} targets; the controller is job {launched.launch.job_id} in queue "
-        f"{launched.launch.queue}\nfollow it with `snakefold status{named}` and `snakefold logs{named} --follow`"
+        f"{launched.launch.queue}\nfollow it with `{COMMAND} status{named}` and `{COMMAND} logs{named} --follow`"
     )
 
 

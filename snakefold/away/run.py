@@ -19,6 +19,9 @@ from snakemake_executor_plugin_aws_batch_fleet.aws import RENEW, Aws, error_code
 from snakemake_executor_plugin_aws_batch_fleet.identity import run_id
 from snakemake_executor_plugin_aws_batch_fleet.lock import LockState, RunLock, this_process
 
+COMMAND = "python -m snakefold"
+"""As a user types it."""
+
 OWN = ".fleet"
 """Below the prefix of a run: what the executor and these commands keep there."""
 
@@ -114,7 +117,9 @@ class Run:
             return
         runs = sorted(S3Folder(f"s3://{self.place.bucket}/runs").folders())
         known = f"; there are {', '.join(runs)}: name one by --run" if runs else ""
-        raise SnakefoldError(f"run {self.name}: there is nothing at {self.folder.url()}{known}; see `launch --help`")
+        raise SnakefoldError(
+            f"run {self.name}: there is nothing at {self.folder.url()}{known}; see `{COMMAND} launch --help`"
+        )
 
 
 def open_run(name: str | None) -> Run:

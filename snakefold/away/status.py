@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from snakefold.away.jobs import CONTROLLER, BatchJob, describe, is_ending, list_jobs
-from snakefold.away.run import LEDGER, Launch, Run
+from snakefold.away.run import COMMAND, LEDGER, Launch, Run
 from snakefold.s3 import S3MissingError
 from snakemake_executor_plugin_aws_batch_fleet.lock import LockState
 
@@ -122,7 +122,7 @@ def as_text(found: Status) -> str:
     for failure in found.failures[:_FAILURES]:
         which = " ".join(failure.wildcards.values())
         lines.append(f"  {failure.time or 'never ran'} {failure.rule} {which}: {failure.kind}: {failure.reason}")
-        lines.append(f"    snakefold logs {failure.job_id}")
+        lines.append(f"    {COMMAND} logs {failure.job_id}")
     if len(found.failures) > _FAILURES:
         lines.append(f"  ... and {len(found.failures) - _FAILURES} more: --json lists all")
     if found.predictions is not None:
@@ -242,19 +242,19 @@ def _next(
     troubles: bool,
 ) -> str:
     named = f" --run {run.name}" if run.name != "default" else ""
-    logs = f"`snakefold logs{named}`" if launch is not None else "its terminal"
+    logs = f"`{COMMAND} logs{named}`" if launch is not None else "its terminal"
     if controller.alive:
-        return f"wait; {logs} says what it does, `snakefold stop{named}` ends it"
-    again = f"`snakefold launch{named}` with the same --config" if launch is not None else "the same command"
+        return f"wait; {logs} says what it does, `{COMMAND} stop{named}` ends it"
+    again = f"`{COMMAND} launch{named}` with the same --config" if launch is not None else "the same command"
     if concluded and not living:
-        return f"`snakefold pull{named}` brings the report and the summary here"
+        return f"`{COMMAND} pull{named}` brings the report and the summary here"
     if failed and not living:
         return (
-            f"`snakefold pull{named}` brings the report, which says why predictions failed; mend it, then "
-            f"`snakefold retry --profile aws-batch{named}` and {again}"
+            f"`{COMMAND} pull{named}` brings the report, which says why predictions failed; mend it, then "
+            f"`{COMMAND} retry --profile aws-batch{named}` and {again}"
         )
     if living:
-        return f"nobody follows {living} living jobs: {again} goes on with them, `snakefold stop{named}` ends them"
+        return f"nobody follows {living} living jobs: {again} goes on with them, `{COMMAND} stop{named}` ends them"
     trouble = " after mending the failures above" if troubles else ""
     return f"see {logs} for why it ended; {again} goes on where it was{trouble}"
 

@@ -130,7 +130,7 @@ def test_status_counts_jobs_attempts_and_failures(aws: FakeAws, run: Run) -> Non
     assert not found.controller.alive
     assert "nobody follows 1 living jobs" in found.next
     assert json.loads(as_json(found))["jobs"]["fold"]["RUNNING"] == 1
-    assert f"snakefold logs {failed}" in as_text(found)
+    assert f"python -m snakefold logs {failed}" in as_text(found)
 
 
 def test_status_tells_a_living_controller_from_a_dead_one(run: Run) -> None:
@@ -147,7 +147,7 @@ def test_status_tells_a_living_controller_from_a_dead_one(run: Run) -> None:
 @pytest.mark.parametrize(
     ("outcome", "statuses", "expected"),
     [
-        (True, ("done", "done"), "`snakefold pull --run"),
+        (True, ("done", "done"), "`python -m snakefold pull --run"),
         (False, ("done", "failed"), "retry --profile aws-batch --run"),
         (False, (), "goes on where it was"),
     ],
