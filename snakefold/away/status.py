@@ -112,10 +112,11 @@ def as_json(found: Status) -> str:
 def as_text(found: Status) -> str:
     """A status for people."""
     lines = [f"run {found.run} at {found.prefix}", f"controller: {found.controller.what}"]
-    for rule, states in found.jobs.items():
-        if rule != CONTROLLER:
-            counts = ", ".join(f"{count} {state.lower()}" for state, count in states.items())
-            lines.append(f"  {rule:18}{counts}")
+    rules = {rule: states for rule, states in found.jobs.items() if rule != CONTROLLER}
+    width = max(map(len, rules), default=0)
+    for rule, states in rules.items():
+        counts = ", ".join(f"{count} {state.lower()}" for state, count in states.items())
+        lines.append(f"  {rule:{width}}  {counts}")
     for kind, attempts in found.attempts.items():
         cost = f", {attempts.dollars:.2f} USD" if attempts.dollars else ""
         lines.append(f"attempts {kind}: {attempts.count}, {attempts.hours:.2f} h{cost}")
