@@ -19,7 +19,7 @@ from snakefold.errors import SnakefoldError
 from snakefold.files import canonical_json, replacing, sha256_of_file
 from snakefold.fleet import USUAL_PATH
 from snakefold.sheet import Target, files_of_sheets
-from snakefold.sheet.relocation import place_of, relocated
+from snakefold.sheet.relocation import place_of, refuse_large, relocated
 from snakefold.workflow import Folding
 
 TRACKED = Path(".snakefold/launch/tracked.json")
@@ -57,8 +57,10 @@ def pack(folding: Folding, targets: Iterable[Target], fleet: Path, archive: Path
 
 def _named(folding: Folding, targets: Iterable[Target]) -> Iterable[Path]:
     """The registry, the sheets, and what the sheets name."""
-    yield Path(folding.config.databases.registry)
-    yield from files_of_sheets(folding.sheets)
+    for path in (Path(folding.config.databases.registry), *files_of_sheets(folding.sheets)):
+        # The controller would have to send it on, and cannot: better said here.
+        refuse_large(relocated(path))
+        yield path
     for target in targets:
         yield from (path for path in (target.template, target.reference) if path is not None)
         yield from (chain.msa for chain in target.chains if chain.msa is not None)

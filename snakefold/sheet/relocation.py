@@ -32,6 +32,15 @@ def relocated(path: Path) -> Path:
     return place if place.exists() else path
 
 
+def refuse_large(source: Path) -> None:
+    """Raises SnakefoldError if a file is too large to travel with the sources."""
+    if source.stat().st_size > MAX_BYTES:
+        raise SnakefoldError(
+            f"{source}: over {MAX_BYTES // 1_000_000} MB, too large to be sent to the workers; "
+            "divide it and name the parts in `samples`"
+        )
+
+
 class Travelling(os.PathLike[str]):
     """A file that is copied to its place when somebody asks for its path: when Snakemake packs the sources.
 
@@ -50,11 +59,7 @@ class Travelling(os.PathLike[str]):
         source = relocated(self._path)
         if source == place:  # this machine got the copy itself: a controller that was launched on Batch
             return str(place)
-        if source.stat().st_size > MAX_BYTES:
-            raise SnakefoldError(
-                f"{source}: over {MAX_BYTES // 1_000_000} MB, too large to be sent to the workers; "
-                "divide it and name the parts in `samples`"
-            )
+        refuse_large(source)
         with replacing(place) as temporary:
             temporary.write_bytes(source.read_bytes())
         return str(place)

@@ -121,6 +121,17 @@ def test_equal_sources_give_equal_bytes_and_others_do_not(repository: Clone, tmp
     assert str(TRACKED) in {entry.name for entry in entries}
 
 
+def test_a_sheet_too_large_to_reach_workers_is_refused_at_once(
+    repository: Clone, tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snakefold.sheet.relocation.MAX_BYTES", 1000)
+    with outside.open("a") as sheet:
+        sheet.write("#" * 1000 + "\n")
+    with pytest.raises(SnakefoldError, match=r"too large to be sent to the workers; divide it"):
+        packed(tmp_path, samples=str(outside))
+    assert not (tmp_path / "a.tar.gz").exists()
+
+
 def test_where_git_tracks_nothing_one_line_says_so(
     clone: Clone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
