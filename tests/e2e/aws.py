@@ -4,7 +4,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.conftest import Clone, clone_into
 from tests.fake_aws import FakeAws
 
 BUCKET = "fake-bucket"
+TIME_SCALE = 0.2
+"""A minute of the fake's time-outs takes twelve seconds."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,19 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     folder = tmp_path_factory.mktemp("account")
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     image = {"PATH": path, "SNAKEFOLD_DATABASE_CACHE": str(folder / "databases")}
-    with FakeAws(images={"*": image}, slots=os.cpu_count() or 2, time_scale=0.2) as aws:
+    with FakeAws(images={"*": image}, slots=os.cpu_count() or 2, time_scale=TIME_SCALE) as aws:
         (folder / "fleet.yaml").write_text(yaml.safe_dump(aws.set_up(bucket=BUCKET)))
         yield Account(aws, folder)
 
 
 @pytest.fixture
 def aws_clone(account: Account, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[AwsClone]:
-    """A fresh clone, a git repository as a user's is; its databases are there if an earlier test brought them."""
-    clone = make_aws_clone(account, tmp_path, re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-"))
+    """A fresh clone, a git repository as a user's is."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    clone = make_aws_clone(account, tmp_path, f"{words[:40]}-{zlib.crc32(words.encode()):08x}")
     yield clone
     account.aws.faults([])
-    account.aws.configure(rates={}, oom_kills="container")
+    account.aws.configure(rates={}, oom_kills="container", time_scale=TIME_SCALE)
 
 
 def make_aws_clone(account: Account, folder: Path, name: str) -> AwsClone:
@@ -95,14 +99,10 @@ def make_aws_clone(account: Account, folder: Path, name: str) -> AwsClone:
     return AwsClone(copy, variables, account=account, name=name)
 
 
-def bring_databases(account: Account, run: str) -> None:
-    """Copy the manifests of the first run that has them: a test of something else need not wait for downloads."""
+def bring(account: Account, run: str, *, of: str, steps: Sequence[str]) -> None:
+    """Copy what another run has of some steps: a test of something else need not wait for them."""
     client = account.aws.client("s3")
-    below = ".snakefold/work/databases/"
-    known = [key for key in account.objects("runs/") if below in key]
-    donor = {key.split("/")[1] for key in known}
-    for key in known:
-        if key.split("/")[1] == min(donor):
-            client.copy_object(
-                Bucket=BUCKET, Key=f"runs/{run}/{key.split('/', 2)[2]}", CopySource={"Bucket": BUCKET, "Key": key}
-            )
+    for step in steps:
+        for key in account.objects(f"runs/{of}/.snakefold/work/{step}/"):
+            copy = key.replace(f"runs/{of}/", f"runs/{run}/", 1)
+            client.copy_object(Bucket=BUCKET, Key=copy, CopySource={"Bucket": BUCKET, "Key": key})

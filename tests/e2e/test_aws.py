@@ -8,12 +8,13 @@ import json
 import os
 import re
 import signal
+import zlib
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Clone
-from tests.e2e.aws import AwsClone, bring_databases, make_aws_clone
+from tests.e2e.aws import TIME_SCALE, Account, AwsClone, bring, make_aws_clone
 from tests.e2e.test_example import TIMES, digests
 
 SAMPLES = {
@@ -24,15 +25,40 @@ SAMPLES = {
 SHORT = ("hiv_protease_monomer", "tcr_vbeta")
 """Two targets of about a hundred residues: seconds to fold."""
 
-
-def short_run(clone: AwsClone, sheet: Path, *arguments: str) -> list[str]:
-    """Arguments of a run of a sheet with a store of its own."""
-    bring_databases(clone.account, clone.name)
-    return ["--config", f"samples={sheet}", f"store=stores/{clone.name}", *arguments]
+STORE = "stores/shared"
+SEARCHES = ("databases", "search_msa", "search_templates")
 
 
 def short_rows(*names: str) -> list[dict[str, str]]:
     return [{"id": name, "sequence": SAMPLES[name]} for name in names or SHORT]
+
+
+@pytest.fixture(scope="session")
+def searched(account: Account, tmp_path_factory: pytest.TempPathFactory) -> AwsClone:
+    """A run that has searched for the two short targets, and gone no further."""
+    folder = tmp_path_factory.mktemp("searched")
+    clone = make_aws_clone(account, folder, "searched")
+    (folder / "sheet.tsv").write_text("id\tsequence\n" + "".join(f"{name}\t{SAMPLES[name]}\n" for name in SHORT))
+    clone.run("--config", f"samples={folder / 'sheet.tsv'}", f"store={STORE}", "--until", "search_templates")
+    return clone
+
+
+@pytest.fixture
+def folding(aws_clone: AwsClone, searched: AwsClone, write_sheet) -> list[str]:
+    """Arguments of a run that begins with the folding of the two short targets, not folded before, and ends there.
+
+    Targets that differ in their seeds share searches, but no models.
+    """
+    bring(aws_clone.account, aws_clone.name, of="searched", steps=SEARCHES)
+    seed = zlib.crc32(aws_clone.name.encode()) // 2
+    samples = f"samples={write_sheet(*short_rows())}"
+    return ["--config", samples, f"store={STORE}", f"seed={seed}", "--until", "fold", "--set-threads", "fold=1"]
+
+
+def folded(clone: AwsClone) -> list[str]:
+    """How the members of the fold batch ended, as its receipt says."""
+    (key,) = clone.account.objects(clone.prefix(".snakefold/work/fold/template/"))
+    return [member["status"] for member in json.loads(clone.account.text(key))["members"].values()]
 
 
 def members(text: str, step: str) -> tuple[int, int]:
@@ -74,21 +100,16 @@ def test_the_example_gives_the_same_files_as_a_run_on_one_machine(
     assert "Nothing to be done" in again
     assert len(aws_clone.jobs()) == 10
 
-
-def test_a_new_run_of_the_same_targets_computes_nothing(aws_clone: AwsClone, write_sheet, tmp_path: Path) -> None:
-    arguments = short_run(aws_clone, write_sheet(*short_rows()))
-    aws_clone.run(*arguments)
-    other = make_aws_clone(aws_clone.account, tmp_path / "other", f"{aws_clone.name}-2")
-    bring_databases(other.account, other.name)
-    other.run(*arguments)
-    for step in ("search_msa", "search_templates", "fold", "relax"):
-        rule = step.replace("relax", "relax_and_score")
-        text = "\n".join(map(other.log_of, other.jobs(rule)))
-        assert members(text, step) == (0, 2), step
+    # Another run finds the work of this one, whatever its own name.
+    other = make_aws_clone(aws_clone.account, tmp_path / "other", f"{aws_clone.name[:50]}-2")
+    other.run("--until", "search_templates")
+    for step in ("search_msa", "search_templates"):
+        (job,) = other.jobs(step)
+        assert members(other.log_of(job), step)[0] == 0, step
 
 
 def test_an_untracked_sheet_outside_the_repository_reaches_the_workers_with_its_files(
-    aws_clone: AwsClone, finished: Clone, write_sheet, tmp_path: Path
+    aws_clone: AwsClone, searched: AwsClone, finished: Clone, write_sheet, tmp_path: Path
 ) -> None:
     name = "tcr_vbeta"
     model = next((finished.folder / "results").glob(f"{name}/template/template/*.cif.gz"))
@@ -101,7 +122,8 @@ def test_an_untracked_sheet_outside_the_repository_reaches_the_workers_with_its_
     (files / "truth.cif.gz").write_bytes(reference.read_bytes())
     row = {"fasta": "chain.fasta", "msa": "chain.a3m", "template": "own.cif.gz", "reference": "truth.cif.gz"}
     sheet = write_sheet({"id": name} | {column: f"files/{file}" for column, file in row.items()})
-    process = aws_clone.start(*short_run(aws_clone, sheet))
+    bring(aws_clone.account, aws_clone.name, of="searched", steps=["databases"])
+    process = aws_clone.start("--config", f"samples={sheet}", f"store={STORE}")
     # Once the jobs are on their way, the workers could reach none of these paths: all of it must have travelled.
     wait_until(aws_clone, lambda: aws_clone.jobs("fold"), what="the fold job")
     away = tmp_path / "away"
@@ -119,7 +141,7 @@ def test_an_untracked_sheet_outside_the_repository_reaches_the_workers_with_its_
 
 
 def test_a_storm_of_faults_changes_no_result_and_repeats_no_finished_member(
-    aws_clone: AwsClone, finished: Clone, write_sheet, tmp_path: Path
+    aws_clone: AwsClone, searched: AwsClone, finished: Clone, write_sheet, tmp_path: Path
 ) -> None:
     """Spot reclaim in the middle of a batch, an image that cannot be pulled, S3 and Batch that slow us down."""
     aws_clone.account.aws.configure(rates={"SubmitJob": 1, "DescribeJobs": 2})
@@ -133,8 +155,9 @@ def test_a_storm_of_faults_changes_no_result_and_repeats_no_finished_member(
             {"kind": "cut_reply", "service": "s3", "operation": "GetObject", "share": 0.05, "times": 5},
         ]
     )
-    sheet = write_sheet(*short_rows())
-    output = aws_clone.run(*short_run(aws_clone, sheet, "--set-threads", "fold=1", "relax=1"))
+    bring(aws_clone.account, aws_clone.name, of="searched", steps=["databases"])
+    settings = ["--config", f"samples={write_sheet(*short_rows())}", f"store=stores/{aws_clone.name}"]
+    output = aws_clone.run(*settings, "--set-threads", "fold=1", "relax=1")
     assert "2 done, 0 skipped, 0 failed" in output
     for rule, step in (("fold", "fold"), ("relax_and_score", "relax")):
         (job,) = aws_clone.jobs(rule)
@@ -154,79 +177,86 @@ def test_a_storm_of_faults_changes_no_result_and_repeats_no_finished_member(
 
 @pytest.mark.parametrize("kills", ["container", "largest"])
 def test_out_of_memory_gets_more_of_it_and_keeps_what_was_finished(
-    aws_clone: AwsClone, write_sheet, kills: str
+    aws_clone: AwsClone, folding: list[str], kills: str
 ) -> None:
     aws_clone.account.aws.configure(oom_kills=kills)
-    sheet = write_sheet(*short_rows("tcr_vbeta"))
-    output = aws_clone.run(*short_run(aws_clone, sheet, "--set-resources", "fold:mem_mb=250 * attempt ** 2"))
-    assert "out_of_memory" in output
-    assert "1 done, 0 skipped, 0 failed" in output
+    output = aws_clone.run(*folding, "--set-resources", "fold:mem_mb=250 * attempt ** 2")
+    assert "(out_of_memory)" in output
     first, *_, last = aws_clone.jobs("fold")
     assert (first["status"], last["status"]) == ("FAILED", "SUCCEEDED")
+    assert folded(aws_clone) == ["done", "done"]
 
 
-def test_a_job_over_its_time_limit_goes_on_where_it_was(aws_clone: AwsClone, write_sheet) -> None:
-    # The fake's clock: a minute takes twelve seconds.
-    sheet = write_sheet(*short_rows(*SHORT, "hla_b44"))
-    arguments = short_run(aws_clone, sheet, "--set-threads", "fold=1", "--set-resources", "fold:runtime=2 ** attempt")
-    output = aws_clone.run(*arguments)
-    assert "timeout" in output
-    assert "3 done, 0 skipped, 0 failed" in output
-    *_, last = aws_clone.jobs("fold")
-    computed, _ = members(aws_clone.log_of(last), "fold")
-    assert computed < 3
+def test_a_job_over_its_time_limit_goes_on_where_it_was(aws_clone: AwsClone, folding: list[str]) -> None:
+    aws_clone.account.aws.configure(time_scale=0.05)
+    # Three seconds are too few for the first member, and the next attempts have more.
+    output = aws_clone.run(*folding, "--set-resources", "fold:runtime=5 ** (attempt - 1)")
+    assert "(timeout)" in output
+    *earlier, last = aws_clone.jobs("fold")
+    assert {job["status"] for job in earlier} == {"FAILED"}
+    assert last["status"] == "SUCCEEDED"
+    assert folded(aws_clone) == ["done", "done"]
 
 
-def test_killed_controllers_jobs_are_adopted_and_none_is_submitted_twice(aws_clone: AwsClone, write_sheet) -> None:
-    arguments = short_run(aws_clone, write_sheet(*short_rows("tcr_vbeta")))
-    controller = aws_clone.start(*arguments)
+def test_killed_controllers_jobs_are_adopted_and_none_is_submitted_twice(
+    aws_clone: AwsClone, folding: list[str]
+) -> None:
+    controller = aws_clone.start(*folding)
     wait_until(aws_clone, lambda: "RUNNING" in states(aws_clone, "fold"), what="a running fold job")
     os.killpg(controller.pid, signal.SIGKILL)
     controller.communicate()
-    output = aws_clone.run(*arguments)
-    assert "1 done, 0 skipped, 0 failed" in output
-    assert len(aws_clone.jobs("fold")) == 1
-    names = [job["jobName"] for job in aws_clone.jobs()]
-    assert len(names) == len(set(names))
-    # The ledger of both controllers is one, with each attempt once.
-    lines = aws_clone.account.text(aws_clone.prefix(".fleet/ledger.jsonl")).splitlines()
-    assert len(lines) == len({(json.loads(line)["job_id"], json.loads(line)["attempt"]) for line in lines})
-    assert {json.loads(line)["rule"] for line in lines} >= {"fold", "search_msa"}
+    output = aws_clone.run(*folding)
+    assert len(aws_clone.jobs()) == 1, output
+    assert folded(aws_clone) == ["done", "done"]
+    (line,) = aws_clone.account.text(aws_clone.prefix(".fleet/ledger.jsonl")).splitlines()
+    assert json.loads(line)["rule"] == "fold"
 
 
-def test_ctrl_c_ends_every_job_and_a_second_controller_is_refused_before(aws_clone: AwsClone, write_sheet) -> None:
-    arguments = short_run(aws_clone, write_sheet(*short_rows("tcr_vbeta")))
-    controller = aws_clone.start(*arguments)
+def test_ctrl_c_ends_every_job_and_a_second_controller_is_refused_before(
+    aws_clone: AwsClone, folding: list[str]
+) -> None:
+    # A shell starts what runs in the background with Ctrl-C ignored, and so would these processes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    controller = aws_clone.start(*folding)
     wait_until(aws_clone, lambda: "RUNNING" in states(aws_clone, "fold"), what="a running fold job")
     second = make_aws_clone(aws_clone.account, aws_clone.folder.parent / "second", aws_clone.name)
-    refused = second.run(*arguments, code=1)
+    refused = second.run(*folding, code=1)
     assert "Traceback" not in refused
-    assert re.search(r"(?i)another controller|is controlled by|holds", refused), refused
+    assert f"process {controller.pid}" in refused, refused
     os.kill(controller.pid, signal.SIGINT)
     output, _ = controller.communicate(timeout=120)
     assert controller.returncode != 0
-    assert not {"SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"} & set(states(aws_clone)), output
-    assert ".fleet/lock.json" not in "".join(aws_clone.account.objects(aws_clone.prefix(".fleet/")))
-    assert "1 done" in aws_clone.run(*arguments)
+    assert "Ending 1 AWS Batch job" in output
+    wait_until(aws_clone, lambda: states(aws_clone) == ["FAILED"], what="the end of the job")
+    assert aws_clone.account.objects(aws_clone.prefix(".fleet/lock.json")) == []
 
 
 def test_a_launched_run_survives_its_controller_and_its_report_comes_home(
-    aws_clone: AwsClone, write_sheet, tmp_path: Path
+    aws_clone: AwsClone, searched: AwsClone, write_sheet, tmp_path: Path
 ) -> None:
-    sheet = write_sheet(*short_rows("tcr_vbeta"))
-    bring_databases(aws_clone.account, aws_clone.name)
-    settings = ["--config", f"samples={sheet}", f"store=stores/{aws_clone.name}"]
+    bring(aws_clone.account, aws_clone.name, of="searched", steps=SEARCHES)
+    settings = ["--config", f"samples={write_sheet(*short_rows())}", f"store={STORE}", "seed=7"]
     aws_clone.snakefold("launch", *settings)
-    wait_until(aws_clone, lambda: aws_clone.jobs("fold"), what="the fold job of the launched run")
+    wait_until(aws_clone, lambda: "RUNNING" in states(aws_clone, "fold"), what="a fold job of the launched run")
     assert "fold" in aws_clone.snakefold("status")
-    (controller,) = [job for job in aws_clone.jobs() if "controller" in job["jobName"]]
+    (controller,) = controllers(aws_clone)
+    # As the loss of its machine: it has no time to end what it started.
+    aws_clone.account.aws.configure(time_scale=0.001)
     aws_clone.account.aws.client("batch").terminate_job(jobId=controller["jobId"], reason="a test")
-    wait_until(aws_clone, lambda: states(aws_clone, "controller") == ["FAILED"], what="the end of the controller")
+    wait_until(aws_clone, lambda: controllers(aws_clone)[0]["status"] == "FAILED", what="the end of the controller")
+    aws_clone.account.aws.configure(time_scale=TIME_SCALE)
     aws_clone.snakefold("launch", *settings)
-    wait_until(aws_clone, lambda: states(aws_clone, "controller") == ["FAILED", "SUCCEEDED"], 300, "the end")
-    assert outcome(aws_clone)["done"] == ["tcr_vbeta/template"]
-    assert "1 done" in aws_clone.snakefold("logs", "--lines", "100")
+    wait_until(aws_clone, lambda: controllers(aws_clone)[-1]["status"] == "SUCCEEDED", 300, "the end of the run")
+    assert len(controllers(aws_clone)) == 2
+    assert outcome(aws_clone)["done"] == [f"{name}/template" for name in SHORT]
+    text = "\n".join(map(aws_clone.log_of, aws_clone.jobs("fold")))
+    assert text.count("/2 tcr_vbeta done") == 1, "computed once, whoever waited for it"
+    assert "2 done" in aws_clone.snakefold("logs", "--lines", "100")
     aws_clone.snakefold("pull", "--to", str(tmp_path / "home"))
     assert "tcr_vbeta" in (tmp_path / "home/summary.tsv").read_text()
     assert (tmp_path / "home/report/index.html").is_file()
     assert not (tmp_path / "home/tcr_vbeta").exists()
+
+
+def controllers(clone: AwsClone) -> list[dict]:
+    return clone.jobs("controller")
