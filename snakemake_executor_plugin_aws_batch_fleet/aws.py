@@ -120,11 +120,22 @@ class Aws:
                 self._clients[service] = self._make(service)
             return self._clients[service]
 
-    def renew(self) -> None:
-        """Forget session and clients, so that the next call reads credential files anew."""
+    def renew(self) -> str | None:
+        """Forget session and clients, so that the next call reads credential files anew.
+
+        Returns why that is in vain, if it is.
+        """
         with self._lock:
-            self._session = None
+            session, self._session = self._session, None
             self._clients.clear()
+        try:
+            credentials = session.get_credentials() if session is not None else None
+        except Exception:
+            # Why they cannot be read is what the next call tells.
+            return None
+        if credentials is not None and credentials.method == "env":
+            return "they come from environment variables, which a running process never reads again"
+        return None
 
     def unambiguous(self, call: Callable[[], T]) -> tuple[T, bool]:
         """A call's result, and whether it is certain that the service took it once.

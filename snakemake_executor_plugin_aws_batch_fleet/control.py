@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+from snakemake_interface_common.exceptions import WorkflowError
+
 from snakemake_executor_plugin_aws_batch_fleet.adoption import LIVE, Census, Found, Verdict, judge
-from snakemake_executor_plugin_aws_batch_fleet.aws import Aws, error_code, is_credentials_error
+from snakemake_executor_plugin_aws_batch_fleet.aws import Aws, error_code, is_credentials_error, is_transient
 from snakemake_executor_plugin_aws_batch_fleet.classify import (
     TERMINATED_BY_US,
     Failure,
@@ -26,7 +28,7 @@ from snakemake_executor_plugin_aws_batch_fleet.fleet import Fleet, Queue, one_li
 from snakemake_executor_plugin_aws_batch_fleet.instances import InstanceTypes
 from snakemake_executor_plugin_aws_batch_fleet.ledger import Ledger, attempt_records
 from snakemake_executor_plugin_aws_batch_fleet.limiter import RateLimiter
-from snakemake_executor_plugin_aws_batch_fleet.logs import log_tail
+from snakemake_executor_plugin_aws_batch_fleet.logs import log_tail, without_remarks
 from snakemake_executor_plugin_aws_batch_fleet.patience import Patience
 from snakemake_executor_plugin_aws_batch_fleet.request import Plan, overrides, submission
 from snakemake_executor_plugin_aws_batch_fleet.routing import NoQueueFitsError, choose, next_gpu_memory
@@ -39,7 +41,7 @@ _SECONDS_UNTIL_VANISHED = 10.0
 _TERMINATIONS_AT_ONCE = 32
 _SECONDS_TO_END = 120.0
 """How long to wait for a job that was told to end; AWS Batch kills it after 30 s."""
-_CREDENTIALS_RETRY_SECONDS = 10.0
+_LONGEST_RETRY_SECONDS = 10.0
 
 
 class Listener(Protocol):
@@ -134,6 +136,8 @@ class Control:
         self._ledger = ledger
         self._definitions = definitions
         self._patience = patience
+        # Of calls on behalf of submissions: they may be throttled while the looks at jobs are not.
+        self._submission_patience = patience.of_other_calls()
         self._selection = selection
         self._census = census
         self._began = began
@@ -148,6 +152,7 @@ class Control:
         self._cancelled = threading.Event()
         # Set when this controller stops without ending its jobs.
         self._stopped = threading.Event()
+        self._given_up: WorkflowError | None = None
 
     # ------------------------------------------------------------------ submission
 
@@ -166,6 +171,9 @@ class Control:
         try:
             if not self._adopt(work):
                 self._submit(work)
+        except WorkflowError as error:
+            # Patience has ended. That is not the job's failure but the run's, which `look` tells.
+            self._given_up = error
         except Exception as error:
             if not (self._cancelled.is_set() or self._stopped.is_set()):
                 found = failure(FailureClass.REFUSED, one_line(error))
@@ -203,9 +211,21 @@ class Control:
                 self._cancelled.wait(1.0)
 
     def _submit(self, work: Work) -> None:
-        job_id, certain = self._patiently(lambda: self._aws.unambiguous(lambda: self._call_submit(work)))
-        if not certain:
-            self._end_twins(work, job_id)
+        doubtful = False
+
+        def submit() -> str:
+            nonlocal doubtful
+            try:
+                job_id, certain = self._aws.unambiguous(lambda: self._call_submit(work))
+            except Exception as error:
+                doubtful = doubtful or is_transient(error)
+                raise
+            doubtful = doubtful or not certain
+            return job_id
+
+        job_id = self._patiently(submit)
+        if doubtful:
+            self._patiently(lambda: self._end_twins(work, job_id))
         self._register(work, job_id, since=time.time())
 
     def _call_submit(self, work: Work) -> str:
@@ -217,16 +237,24 @@ class Control:
         return self._aws.batch.submit_job(**submission(work.plan, work.queue, arn, body))["jobId"]
 
     def _patiently(self, call: Any) -> Any:
-        """A call's result; expired credentials are waited for, other errors are raised (botocore has retried)."""
+        """A call's result. What passes (expired credentials, no network) is waited for; the rest is raised."""
+        seconds = 1.0
         while True:
             try:
-                return call()
+                result = call()
             except Exception as error:
-                if not is_credentials_error(error):
+                if is_credentials_error(error):
+                    self._patience.trouble(error)
+                elif is_transient(error):
+                    self._submission_patience.trouble(error)
+                else:
                     raise
-                self._patience.trouble(error)
-                if self._cancelled.wait(_CREDENTIALS_RETRY_SECONDS) or self._stopped.is_set():
+                if self._cancelled.wait(seconds) or self._stopped.is_set():
                     raise
+                seconds = min(2 * seconds, _LONGEST_RETRY_SECONDS)
+            else:
+                self._submission_patience.well()
+                return result
 
     def _upload_command(self, key: str, text: str) -> None:
         with self._lock:
@@ -267,6 +295,8 @@ class Control:
 
         Raises WorkflowError when AWS has not answered for too long.
         """
+        if self._given_up is not None:
+            raise self._given_up
         by_id = {work.job_id: work for work in works}
         asked = self._selection.choose(by_id)
         if not asked:
@@ -426,7 +456,7 @@ class Control:
         else:
             stream = (job.get("container") or {}).get("logStreamName")
             text.append(f"  End of its log (group {self._fleet.log_group}, stream {stream}):")
-            shown = lines[-self._limits.log_lines :] if self._limits.log_lines > 0 else []
+            shown = without_remarks(lines)[-self._limits.log_lines :] if self._limits.log_lines > 0 else []
             text.extend(f"    | {line}" for line in shown)
         return "\n".join(text)
 

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
     from snakemake_executor_plugin_aws_batch_fleet.run import Run
 
 _SLICE_SECONDS = 0.2
+
+
+class PlainError(WorkflowError):
+    """An error whose message says it all.
+
+    Snakemake prints, below the message of an error, each frame of plugins that it passed through; a user can do nothing
+    with those. Snakemake takes them from this attribute, Python itself does not.
+    """
+
+    @property
+    def __traceback__(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """None."""
+
+    @__traceback__.setter
+    def __traceback__(self, frames: TracebackType | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Context managers set it."""
 
 
 class Executor(RemoteExecutor):
@@ -36,13 +53,25 @@ class Executor(RemoteExecutor):
             )
         from snakemake_executor_plugin_aws_batch_fleet.run import Run
 
+        self._leave_out_settings_of_unused_storage()
         self._persistence_lock = threading.Lock()
-        self._run = Run(
-            workflow=self.workflow,
-            settings=self.workflow.executor_settings,  # pyright: ignore[reportAttributeAccessIssue]
-            environment=dict(self.envvars()),
-            listener=self,
-        )
+        try:
+            self._run = Run(
+                workflow=self.workflow,
+                settings=self.workflow.executor_settings,  # pyright: ignore[reportAttributeAccessIssue]
+                environment=dict(self.envvars()),
+                listener=self,
+            )
+        except WorkflowError as error:
+            raise PlainError(str(error)) from None
+
+    def _leave_out_settings_of_unused_storage(self) -> None:
+        """Snakemake sends jobs the settings of all storage plugins installed here; images may lack some of these."""
+        workflow: Any = self.workflow
+        # By the names of plugins, which are there even if the workflow only uses a tag of one.
+        used = workflow.storage_registry._storages
+        settings = workflow.storage_provider_settings
+        workflow.storage_provider_settings = {name: given for name, given in settings.items() if name in used}
 
     # ------------------------------------------------------------------ what Snakemake calls
 
@@ -79,9 +108,8 @@ class Executor(RemoteExecutor):
         try:
             left, seconds = self._run.look(works)
         except WorkflowError as error:
-            # Raised here it would be shown with lines of this file; a new one without a traceback is one line.
             scheduler: Any = self.workflow.scheduler
-            scheduler.executor_error_callback(WorkflowError(str(error)))
+            scheduler.executor_error_callback(PlainError(str(error)))
             left, seconds = [], 1.0
         self.next_seconds_between_status_checks = seconds
         for work in left:
@@ -136,7 +164,18 @@ class Executor(RemoteExecutor):
         if job.is_group():
             limits = f"mem_mb={demand.need.memory_mb}" + (f" gpu={demand.need.gpus}" if demand.need.gpus else "")
             arguments += f" --resources {limits}"
-        return arguments
+        # Rules that set `retries` would have them in the worker, too, each time with the same memory and machine;
+        # --retries 0, which Snakemake passes, counts only for the others.
+        once = "--preemptible-rules --preemptible-retries 0"
+        return f"{arguments} {once} {self._quiet(job)}".rstrip()
+
+    def _quiet(self, job: JobExecutorInterface) -> str:
+        """Keep Snakemake's remarks out of a job's log: its end, shown on failure, is for the tool's own words."""
+        shown: Any = self.workflow.output_settings  # pyright: ignore[reportAttributeAccessIssue]
+        if shown.verbose or shown.printshellcmds:
+            return ""
+        # In a group, Snakemake's words on rules tell which member is at work. "all" would hide errors, too.
+        return "--quiet progress host reason" + ("" if job.is_group() else " rules")
 
     # ------------------------------------------------------------------ what Control tells
 

@@ -33,6 +33,10 @@ class Patience:
         self._said: float | None = None
         self._lock = threading.Lock()
 
+    def of_other_calls(self) -> "Patience":
+        """Another one like it, for calls that may fail while these work."""
+        return Patience(self._aws, self._warn, self._grace, self._clock)
+
     def well(self) -> None:
         """A call has worked."""
         with self._lock:
@@ -43,8 +47,11 @@ class Patience:
     def trouble(self, error: BaseException) -> None:
         """A call has failed. Raises WorkflowError when that has gone on for too long."""
         expired = is_credentials_error(error)
-        if expired:
-            self._aws.renew()
+        if expired and (in_vain := self._aws.renew()):
+            raise WorkflowError(
+                f"AWS credentials are no longer valid ({error_code(error)}); {in_vain}. This controller ends; its "
+                "jobs go on. Renew the credentials and start the same command again to follow them."
+            )
         with self._lock:
             now = self._clock()
             if self._since is None:

@@ -171,6 +171,10 @@ class Run:
             try:
                 step()
             except Exception as error:
+                if is_credentials_error(error):
+                    what = f"Without credentials ({error_code(error)}) the run's lock and ledger in S3 stay as they are"
+                    self._listener.warning(f"{what}; the next controller takes them over.")
+                    break
                 self._listener.warning(f"At the end of the run: {one_line(error)}")
         calls = ", ".join(f"{name} {count}" for name, count in sorted(self._aws.calls.items()))
         self._listener.info(f"Calls to AWS by the executor: {calls}.")

@@ -8,13 +8,13 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from snakemake_interface_common.exceptions import WorkflowError
-
-from snakemake_storage_plugin_s3_inventory.errors import explained
+from snakemake_storage_plugin_s3_inventory.errors import CredentialsError, S3Error, explained
 from snakemake_storage_plugin_s3_inventory.inventory import Listed
+from snakemake_storage_plugin_s3_inventory.renewal import Renewal
 from snakemake_storage_plugin_s3_inventory.settings import StorageProviderSettings
 
 LARGE = 16 * 1024 * 1024
@@ -30,14 +30,21 @@ ATTEMPTS = 5
 THREADS = 16
 """Files of a directory on their way at a time."""
 
+Result = TypeVar("Result")
+
 
 class S3:
     """S3 as the plugin needs it. Nothing is made, read or asked before the first call."""
 
-    def __init__(self, settings: StorageProviderSettings, *, in_a_hurry: Callable[[], bool]) -> None:
-        """Set up; `in_a_hurry` says whether S3, until it has answered once, must answer at once or not at all."""
+    def __init__(self, settings: StorageProviderSettings, *, in_a_hurry: Callable[[], bool], renewal: Renewal) -> None:
+        """Set up.
+
+        `in_a_hurry` says whether S3, until it has answered once, must answer at once or not at all. `renewal` is what
+        happens when credentials run out after that.
+        """
         self._settings = settings
         self._in_a_hurry = in_a_hurry
+        self._renewal = renewal
         self._session: Any = None
         self._patient: Any = None
         self._hasty: Any = None
@@ -46,41 +53,45 @@ class S3:
 
     def page(self, bucket: str, prefix: str, limit: int) -> tuple[list[Listed], bool]:
         """The first `limit` objects whose keys begin with `prefix`, and whether there are more. One call."""
-        with explained("list", bucket, prefix):
-            answer = self._client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit)
-        self._answered = True
+        answer = self._call(
+            "list", bucket, prefix, lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit)
+        )
         return _listed(answer), answer.get("IsTruncated", False)
 
     def pages(self, bucket: str, prefix: str) -> Iterator[list[Listed]]:
         """All objects whose keys begin with `prefix`, 1,000 a call."""
-        token: dict[str, str] = {}
+        request = {"Bucket": bucket, "Prefix": prefix}
         while True:
-            with explained("list", bucket, prefix):
-                answer = self._client().list_objects_v2(Bucket=bucket, Prefix=prefix, **token)
-            self._answered = True
+            answer = self._call("list", bucket, prefix, lambda s3: s3.list_objects_v2(**request))
             yield _listed(answer)
             if not answer.get("IsTruncated", False):
                 return
-            token = {"ContinuationToken": answer["NextContinuationToken"]}
+            request["ContinuationToken"] = answer["NextContinuationToken"]
 
     def write(self, path: Path, bucket: str, key: str) -> int:
         """Store a file; returns its size in bytes."""
         size = path.stat().st_size
-        with explained("write", bucket, key):
-            if size >= LARGE:
-                with path.open("rb") as handle:
-                    noted = {SHA256: hashlib.file_digest(handle, "sha256").hexdigest()}
-                self._client().upload_file(str(path), bucket, key, ExtraArgs={"Metadata": noted}, Config=_in_parts())
-            else:
-                self.write_bytes(path.read_bytes(), bucket, key)
+        if size < LARGE:
+            self.write_bytes(path.read_bytes(), bucket, key)
+            return size
+        with path.open("rb") as handle:
+            noted = {SHA256: hashlib.file_digest(handle, "sha256").hexdigest()}
+        extra, config = {"Metadata": noted}, _in_parts()
+        self._call(
+            "write", bucket, key, lambda s3: s3.upload_file(str(path), bucket, key, ExtraArgs=extra, Config=config)
+        )
         return size
 
     def write_bytes(self, content: bytes, bucket: str, key: str) -> None:
         """Store a small object; S3 refuses it if it arrives changed."""
         digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
-        with explained("write", bucket, key):
-            noted = {SHA256: hashlib.sha256(content).hexdigest()}
-            self._client().put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=digest, Metadata=noted)
+        noted = {SHA256: hashlib.sha256(content).hexdigest()}
+        self._call(
+            "write",
+            bucket,
+            key,
+            lambda s3: s3.put_object(Bucket=bucket, Key=key, Body=content, ContentMD5=digest, Metadata=noted),
+        )
 
     def read(self, bucket: str, key: str, path: Path) -> int:
         """Fetch an object: whole and under its name, or not at all. Returns its size in bytes.
@@ -92,8 +103,7 @@ class S3:
         # Beside its name, for the rename must not cross file systems; a name of its own, for others may fetch it too.
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            with explained("read", bucket, key):
-                size = self._read_into(bucket, key, part)
+            size = self._call("read", bucket, key, lambda s3: _read_into(s3, bucket, key, part))
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -101,52 +111,52 @@ class S3:
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; none there is no error."""
-        with explained("delete", bucket, key):
-            self._client().delete_object(Bucket=bucket, Key=key)
+        self._call("delete", bucket, key, lambda s3: s3.delete_object(Bucket=bucket, Key=key))
 
     def delete_all(self, bucket: str, keys: Iterable[str]) -> None:
         """Remove objects, 1,000 a call."""
         left = list(keys)
         while left:
             batch, left = left[:1000], left[1000:]
-            with explained("delete", bucket, batch[0]):
-                answer = self._client().delete_objects(
-                    Bucket=bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
-                )
+            request = {"Objects": [{"Key": key} for key in batch], "Quiet": True}
+            answer = self._call("delete", bucket, batch[0], partial(_delete_objects, bucket=bucket, request=request))
             if failures := answer.get("Errors"):
                 first = failures[0]
-                raise WorkflowError(
+                raise S3Error(
                     f"S3: cannot delete {len(failures)} objects, the first s3://{bucket}/{first.get('Key')}: "
                     f"{first.get('Code')}: {first.get('Message')}"
                 )
 
-    def _read_into(self, bucket: str, key: str, part: Path) -> int:
-        from botocore.exceptions import ConnectionError as BotoConnectionError
-        from botocore.exceptions import HTTPClientError, IncompleteReadError
+    def give_up(self) -> None:
+        """Wait for no credentials any more: the run is being interrupted."""
+        self._renewal.end()
 
-        client = self._client()
-        attempt = 1
+    def _call(self, operation: str, bucket: str, key: str, work: Callable[[Any], Result]) -> Result:
+        """What `work` gives with a client; once S3 has answered, credentials that run out are waited for.
+
+        At the start nothing would be lost, and the user is there to read why it fails.
+        """
+        client: Any = None
         while True:
-            answer = client.get_object(Bucket=bucket, Key=key)
-            expected = answer["ContentLength"]
-            if expected >= LARGE:
-                answer["Body"].close()
-                client.download_file(bucket, key, str(part), Config=_in_parts())
-                break
             try:
-                with part.open("wb") as handle:
-                    shutil.copyfileobj(answer["Body"], handle, 1024 * 1024)
-                break
-            except (BotoConnectionError, HTTPClientError, IncompleteReadError):
-                if attempt == ATTEMPTS:
+                with explained(operation, bucket, key):
+                    client = self._client()
+                    result = work(client)
+            except CredentialsError as error:
+                if not self._answered:
                     raise
-                attempt += 1
-        received = part.stat().st_size
-        if received != expected:
-            raise WorkflowError(
-                f"S3: s3://{bucket}/{key} changed while it was read ({expected} bytes, {received} came): start again"
-            )
-        return received
+                self._renewal.wait(error, self._session)
+                self._forget(client)
+                continue
+            self._answered = True
+            self._renewal.well()
+            return result
+
+    def _forget(self, client: Any) -> None:
+        """Read the credentials anew at the next call, unless another thread has done so since."""
+        with self._lock:
+            if client is None or client in (self._patient, self._hasty):
+                self._session = self._patient = self._hasty = None
 
     def _client(self) -> Any:
         """The client: thread-safe, made at the first call."""
@@ -180,17 +190,47 @@ class S3:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        # Reading the AWS configuration may fail (a profile that does not exist) and deserves its one line too.
-        with explained("list", "", ""):
-            if self._session is None:
-                session = botocore.session.get_session()
-                # Made once: each boto3 session adds its methods to the clients of the botocore session anew, and fails.
-                # botocore's own reading of times takes half the time of a long listing.
-                session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
-                self._session = boto3.Session(botocore_session=session)
-            # boto3 does not read AWS_REGION, which every other AWS tool does.
-            region = self._settings.region or self._session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
-            return self._session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+        if self._session is None:
+            session = botocore.session.get_session()
+            # Made once: each boto3 session adds its methods to the clients of the botocore session anew, and fails.
+            # botocore's own reading of times takes half the time of a long listing.
+            session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+            self._session = boto3.Session(botocore_session=session)
+        # boto3 does not read AWS_REGION, which every other AWS tool does.
+        region = self._settings.region or self._session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
+        return self._session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+
+
+def _delete_objects(client: Any, *, bucket: str, request: dict[str, Any]) -> dict[str, Any]:
+    return client.delete_objects(Bucket=bucket, Delete=request)
+
+
+def _read_into(client: Any, bucket: str, key: str, part: Path) -> int:
+    from botocore.exceptions import ConnectionError as BotoConnectionError
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    attempt = 1
+    while True:
+        answer = client.get_object(Bucket=bucket, Key=key)
+        expected = answer["ContentLength"]
+        if expected >= LARGE:
+            answer["Body"].close()
+            client.download_file(bucket, key, str(part), Config=_in_parts())
+            break
+        try:
+            with part.open("wb") as handle:
+                shutil.copyfileobj(answer["Body"], handle, 1024 * 1024)
+            break
+        except (BotoConnectionError, HTTPClientError, IncompleteReadError):
+            if attempt == ATTEMPTS:
+                raise
+            attempt += 1
+    received = part.stat().st_size
+    if received != expected:
+        raise S3Error(
+            f"S3: s3://{bucket}/{key} changed while it was read ({expected} bytes, {received} came): start again"
+        )
+    return received
 
 
 def _listed(answer: dict[str, Any]) -> list[Listed]:

@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from snakemake_interface_common.exceptions import WorkflowError
-
 from snakemake_storage_plugin_s3_inventory.client import S3, THREADS
+from snakemake_storage_plugin_s3_inventory.errors import S3Error
 from snakemake_storage_plugin_s3_inventory.inventory import MARKER
 
 Item = TypeVar("Item")
@@ -75,12 +74,12 @@ def _inside(key: str, directory: str, bucket: str) -> PurePosixPath:
     """Path of a key relative to a directory.
 
     Raises:
-        WorkflowError: if it would leave the directory: S3 allows ".." in keys.
+        S3Error: if it would leave the directory: S3 allows ".." in keys.
 
     """
     relative = PurePosixPath(key[len(directory) + 1 :])
     if relative.is_absolute() or ".." in relative.parts:
-        raise WorkflowError(f"S3: s3://{bucket}/{key} would be written outside of its directory: rename it")
+        raise S3Error(f"S3: s3://{bucket}/{key} would be written outside of its directory: rename it")
     return relative
 
 

@@ -10,12 +10,11 @@ What Snakemake 9 asks, and when:
 
 import asyncio
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_storage_plugins.common import Operation
 from snakemake_interface_storage_plugins.exceptions import FileOrDirectoryNotFoundError
 from snakemake_interface_storage_plugins.io import IOCacheStorageInterface, Mtime, get_constant_prefix
@@ -29,11 +28,15 @@ from snakemake_interface_storage_plugins.storage_provider import (
 
 from snakemake_storage_plugin_s3_inventory import directories
 from snakemake_storage_plugin_s3_inventory.client import S3
+from snakemake_storage_plugin_s3_inventory.errors import S3Error
 from snakemake_storage_plugin_s3_inventory.inventory import PATIENCE, Found, Inventory, Listed
 from snakemake_storage_plugin_s3_inventory.process import Process
+from snakemake_storage_plugin_s3_inventory.renewal import Renewal
 from snakemake_storage_plugin_s3_inventory.settings import StorageProviderSettings
 
 SCHEME = "s3://"
+JOB_GRACE = 300.0
+"""Seconds that a job, whose machine costs money, waits for credentials at most."""
 
 
 class StorageProvider(StorageProviderBase):
@@ -43,7 +46,11 @@ class StorageProvider(StorageProviderBase):
         settings = self.settings
         self._options = settings if isinstance(settings, StorageProviderSettings) else StorageProviderSettings()
         self.process = Process()
-        self.s3 = S3(self._options, in_a_hurry=self.process.is_dry_run)
+        self.s3 = S3(
+            self._options,
+            in_a_hurry=self.process.is_dry_run,
+            renewal=Renewal(warn=self.logger.warning, grace=self._credentials_grace),
+        )
         self.inventory = Inventory(self.s3, warn=self.logger.warning)
         self._prefix = _as_root(self._options.prefix, "--storage-s3-inventory-prefix")
         self._unreachable = False
@@ -81,6 +88,13 @@ class StorageProvider(StorageProviderBase):
         """Of no consequence without a rate limiter."""
         return
 
+    def _credentials_grace(self) -> float:
+        """Seconds to wait for new credentials. Nobody brings a job new ones: its role may only be slow."""
+        seconds = 60 * self._options.credentials_grace
+        if self.process.is_dry_run():
+            return 0.0
+        return seconds if self.process.is_main() else min(seconds, JOB_GRACE)
+
     def root(self, bucket: str, key: str) -> str | None:
         """The root (`bucket/prefix/`) whose listing tells of a key; None: only a question for that key does."""
         if self._prefix is None and self.is_default:
@@ -95,7 +109,7 @@ class StorageProvider(StorageProviderBase):
         """What lies at a key.
 
         Raises:
-            WorkflowError: if S3 cannot be asked, except in a dry run, which then goes on as if there were nothing.
+            S3Error: if S3 cannot be asked, except in a dry run, which then goes on as if there were nothing.
 
         """
         if self._unreachable:
@@ -110,7 +124,7 @@ class StorageProvider(StorageProviderBase):
         patience = 0 if self._prefix is not None and self.process.is_main() else PATIENCE
         try:
             return self.inventory.find(bucket, key, root, patience=patience, doubt_absence=others_write)
-        except WorkflowError as error:
+        except S3Error as error:
             self._go_on_without(error)
             return None
 
@@ -118,7 +132,7 @@ class StorageProvider(StorageProviderBase):
         """All objects whose keys begin with a prefix, as S3 has them now; in a dry run without S3, none.
 
         Raises:
-            WorkflowError: if S3 cannot be asked.
+            S3Error: if S3 cannot be asked.
 
         """
         if self._unreachable:
@@ -126,10 +140,10 @@ class StorageProvider(StorageProviderBase):
         try:
             for page in self.s3.pages(bucket, prefix):
                 yield from page
-        except WorkflowError as error:
+        except S3Error as error:
             self._go_on_without(error)
 
-    def _go_on_without(self, error: WorkflowError) -> None:
+    def _go_on_without(self, error: S3Error) -> None:
         """A dry run does without S3, and says so once; nothing else does."""
         if not self.process.is_dry_run():
             raise error
@@ -213,9 +227,7 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
         if found.mtime is None:  # stored by this process: S3 knows the time, and only tells when asked
             found = self._inventory.ask_again(self.bucket, self.key, self._root)
         if found is None or found.mtime is None:
-            raise WorkflowError(
-                f"S3: {self.query} was stored and has been removed since: does another run write there?"
-            )
+            raise S3Error(f"S3: {self.query} was stored and has been removed since: does another run write there?")
         return found.mtime
 
     def size(self) -> int:
@@ -256,7 +268,7 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
         """Queries of all objects that `glob_wildcards` has to match with this one."""
         bucket, _, prefix = get_constant_prefix(self.query)[len(SCHEME) :].partition("/")
         if bucket != self.bucket:
-            raise WorkflowError(f"S3: {self.query}: a wildcard in the name of the bucket cannot be matched")
+            raise S3Error(f"S3: {self.query}: a wildcard in the name of the bucket cannot be matched")
         return (f"{SCHEME}{bucket}/{listed.key}" for listed in self.provider.objects(bucket, prefix))
 
     # Snakemake's own versions of these wrap each error in another one, and do the work in the event loop, so that of
@@ -283,16 +295,24 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
         await self.wait_for_free_space()
         with self._disk_explained():
             self.local_path().parent.mkdir(parents=True, exist_ok=True)
-            await asyncio.to_thread(self.retrieve_object)
+            await self._in_thread(self.retrieve_object)
 
     async def managed_store(self) -> None:
         """Store it beside others."""
         with self._disk_explained():
-            await asyncio.to_thread(self.store_object)
+            await self._in_thread(self.store_object)
 
     async def managed_remove(self) -> None:
         """Remove it beside others."""
-        await asyncio.to_thread(self.remove)
+        await self._in_thread(self.remove)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        """Do the work beside other work; a Ctrl-C meanwhile is not held up by a wait for credentials."""
+        try:
+            await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            self.provider.s3.give_up()
+            raise
 
     @contextmanager
     def _disk_explained(self) -> Iterator[None]:
@@ -301,7 +321,7 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
             yield
         except OSError as error:
             reason = error.strerror or str(error)
-            raise WorkflowError(f"Cannot copy {self.query} from or to {self.local_path()}: {reason}") from error
+            raise S3Error(f"Cannot copy {self.query} from or to {self.local_path()}: {reason}") from error
 
     @property
     def _inventory(self) -> Inventory:
@@ -325,12 +345,12 @@ def _as_root(prefix: str | None, option: str) -> str | None:
     """`s3://bucket/a/b` as the root `bucket/a/b/`.
 
     Raises:
-        WorkflowError: if it is something else.
+        S3Error: if it is something else.
 
     """
     if prefix is None:
         return None
     bucket = prefix.removeprefix(SCHEME).partition("/")[0]
     if not prefix.startswith(SCHEME) or not bucket:
-        raise WorkflowError(f"{option} {prefix!r}: must have the form s3://bucket/folder")
+        raise S3Error(f"{option} {prefix!r}: must have the form s3://bucket/folder")
     return f"{prefix.removeprefix(SCHEME).rstrip('/')}/"

@@ -36,3 +36,10 @@ class StorageProviderSettings(StorageProviderSettingsBase):
         default=10,
         metadata={"help": "How often a call that S3 throttles or that a network cuts is made in all.", "type": int},
     )
+    credentials_grace: float = field(
+        default=60.0,
+        metadata={
+            "help": "Minutes to wait for new credentials when they expire during a run (jobs wait for five at most).",
+            "type": float,
+        },
+    )

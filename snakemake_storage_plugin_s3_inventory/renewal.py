@@ -1,0 +1,81 @@
+"""Credentials that run out while a run is under way: waited for, not died of."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from snakemake_storage_plugin_s3_inventory.errors import CredentialsError
+
+FIRST_WAIT = 1.0
+LONGEST_WAIT = 10.0
+"""Seconds between two tries."""
+
+
+class Renewal:
+    """Waits for new credentials, says so once, gives up after a set time. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        *,
+        warn: Callable[[str], None],
+        grace: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Set up; `grace` tells for how many seconds to wait."""
+        self._warn = warn
+        self._grace = grace
+        self._clock = clock
+        self._since: float | None = None
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+
+    def wait(self, error: CredentialsError, session: Any) -> None:
+        """Wait a little before the next try.
+
+        Raises:
+            CredentialsError: when new ones cannot come, or have not come for too long.
+
+        """
+        if comes_from_environment(session):
+            raise CredentialsError(
+                f"{error} (they come from environment variables, which a running process never reads again)"
+            ) from None
+        with self._lock:
+            now = self._clock()
+            first = self._since is None
+            since = self._since = now if self._since is None else self._since
+        minutes = self._grace() / 60
+        waited = now - since
+        if self._ended.is_set() or waited >= 60 * minutes:
+            raise CredentialsError(f"{error} (none came for {waited / 60:.0f} minutes)") from None
+        if first:
+            reason = str(error).removeprefix("S3: ").partition(": ")[0]
+            self._warn(
+                f"S3: {reason}. Renew them where you got them (for example `aws sso login`, or new keys in "
+                f"~/.aws/credentials): they are read again, and this process waits for {minutes:.0f} minutes."
+            )
+        # A Ctrl-C wakes the main thread by itself, other threads by `end`.
+        self._ended.wait(min(LONGEST_WAIT, max(FIRST_WAIT, waited)))
+
+    def well(self) -> None:
+        """A call has worked."""
+        if self._since is None:
+            return
+        with self._lock:
+            self._since = None
+        self._warn("S3: the new credentials work.")
+
+    def end(self) -> None:
+        """Stop waiting."""
+        self._ended.set()
+
+
+def comes_from_environment(session: Any) -> bool:
+    """Whether a boto3 session has its keys from environment variables, which will not change any more."""
+    try:
+        credentials = session.get_credentials() if session is not None else None
+    except Exception:
+        # Why they cannot be read is what the failed call tells.
+        return False
+    return credentials is not None and credentials.method == "env"
