@@ -40,6 +40,7 @@ _NO_CREDENTIALS = frozenset(
 _THROTTLED = frozenset(
     ("TooManyRequestsException", "ThrottlingException", "Throttling", "RequestLimitExceeded", "SlowDown")
 )
+_ENDING = "batch to end jobs"
 RENEW = "renew them where you got them (for example `aws sso login`, or new keys in ~/.aws/credentials)"
 
 
@@ -109,6 +110,11 @@ class Aws:
         return self.client("batch")
 
     @property
+    def ending(self) -> Any:
+        """Client of AWS Batch that ends jobs: not slowed down by what looks at jobs and submissions were told."""
+        return self.client(_ENDING)
+
+    @property
     def s3(self) -> Any:
         """Client of S3."""
         return self.client("s3")
@@ -153,8 +159,10 @@ class Aws:
 
         if self._session is None:
             self._session = boto3.Session(region_name=self.region)
-        # Batch throttles an account as a whole: adaptive retries slow all threads of this client down together.
+        # Batch throttles an account as a whole: adaptive retries slow all threads of this client down together. After a
+        # few refusals that is a call in seconds; at Ctrl-C nobody waits that long.
         mode = "adaptive" if service == "batch" else "standard"
+        service = service.split()[0]
         config = Config(
             retries={"mode": mode, "max_attempts": 10},
             max_pool_connections=64,

@@ -455,8 +455,9 @@ class Control:
             text.append(f"  No log: {no_log}.")
         else:
             stream = (job.get("container") or {}).get("logStreamName")
-            text.append(f"  End of its log (group {self._fleet.log_group}, stream {stream}):")
+            where = f"group {self._fleet.log_group}, stream {stream}"
             shown = without_remarks(lines)[-self._limits.log_lines :] if self._limits.log_lines > 0 else []
+            text.append(f"  End of its log ({where}):" if shown else f"  See its log ({where}).")
             text.extend(f"    | {line}" for line in shown)
         return "\n".join(text)
 
@@ -516,7 +517,7 @@ class Control:
 
     def _terminate(self, job_id: str, reason: str) -> bool:
         try:
-            self._aws.batch.terminate_job(jobId=job_id, reason=reason)
+            self._aws.ending.terminate_job(jobId=job_id, reason=reason)
         except Exception as error:
             self._listener.warning(f"AWS Batch job {job_id} could not be ended ({error_code(error)}).")
             return False

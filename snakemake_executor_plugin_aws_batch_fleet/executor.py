@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SLICE_SECONDS = 0.2
 
 
-class PlainError(WorkflowError):
+class AwsBatchError(WorkflowError):
     """An error whose message says it all.
 
     Snakemake prints, below the message of an error, each frame of plugins that it passed through; a user can do nothing
@@ -63,7 +63,7 @@ class Executor(RemoteExecutor):
                 listener=self,
             )
         except WorkflowError as error:
-            raise PlainError(str(error)) from None
+            raise AwsBatchError(str(error)) from None
 
     def _leave_out_settings_of_unused_storage(self) -> None:
         """Snakemake sends jobs the settings of all storage plugins installed here; images may lack some of these."""
@@ -109,7 +109,7 @@ class Executor(RemoteExecutor):
             left, seconds = self._run.look(works)
         except WorkflowError as error:
             scheduler: Any = self.workflow.scheduler
-            scheduler.executor_error_callback(PlainError(str(error)))
+            scheduler.executor_error_callback(AwsBatchError(str(error)))
             left, seconds = [], 1.0
         self.next_seconds_between_status_checks = seconds
         for work in left:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from snakemake_storage_plugin_s3_inventory.errors import CredentialsError, S3Error, explained
 from snakemake_storage_plugin_s3_inventory.inventory import Listed
-from snakemake_storage_plugin_s3_inventory.renewal import Renewal
+from snakemake_storage_plugin_s3_inventory.renewal import Renewal, comes_from_environment
 from snakemake_storage_plugin_s3_inventory.settings import StorageProviderSettings
 
 LARGE = 16 * 1024 * 1024
@@ -39,8 +39,8 @@ class S3:
     def __init__(self, settings: StorageProviderSettings, *, in_a_hurry: Callable[[], bool], renewal: Renewal) -> None:
         """Set up.
 
-        `in_a_hurry` says whether S3, until it has answered once, must answer at once or not at all. `renewal` is what
-        happens when credentials run out after that.
+        `in_a_hurry` says whether S3, until it has answered once, must answer at once or not at all. `renewal` is told
+        when S3 answers.
         """
         self._settings = settings
         self._in_a_hurry = in_a_hurry
@@ -127,30 +127,25 @@ class S3:
                     f"{first.get('Code')}: {first.get('Message')}"
                 )
 
-    def give_up(self) -> None:
-        """Wait for no credentials any more: the run is being interrupted."""
-        self._renewal.end()
-
     def _call(self, operation: str, bucket: str, key: str, work: Callable[[Any], Result]) -> Result:
-        """What `work` gives with a client; once S3 has answered, credentials that run out are waited for.
-
-        At the start nothing would be lost, and the user is there to read why it fails.
-        """
+        """What `work` gives with a client. After a CredentialsError the next call reads the credentials anew."""
         client: Any = None
-        while True:
-            try:
-                with explained(operation, bucket, key):
-                    client = self._client()
-                    result = work(client)
-            except CredentialsError as error:
-                if not self._answered:
-                    raise
-                self._renewal.wait(error, self._session)
-                self._forget(client)
-                continue
-            self._answered = True
-            self._renewal.well()
-            return result
+        try:
+            with explained(operation, bucket, key):
+                client = self._client()
+                result = work(client)
+        except CredentialsError as error:
+            # At the start nothing would be lost, and the user is there to read why it fails.
+            if self._answered and comes_from_environment(self._session):
+                raise CredentialsError(
+                    f"{error} (they come from environment variables, which a running process never reads again)"
+                ) from None
+            error.may_pass = self._answered
+            self._forget(client)
+            raise
+        self._answered = True
+        self._renewal.well()
+        return result
 
     def _forget(self, client: Any) -> None:
         """Read the credentials anew at the next call, unless another thread has done so since."""

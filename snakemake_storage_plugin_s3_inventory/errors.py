@@ -45,6 +45,9 @@ class ObjectAbsentError(S3Error):
 class CredentialsError(S3Error):
     """S3 does not take the credentials, or there are none (any more): others would help."""
 
+    may_pass = False
+    """Whether it worked before and new credentials can be read, so that the same call is worth another try."""
+
 
 @contextmanager
 def explained(operation: str, bucket: str, key: str) -> Iterator[None]:

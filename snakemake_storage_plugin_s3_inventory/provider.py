@@ -13,7 +13,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snakemake_interface_storage_plugins.common import Operation
 from snakemake_interface_storage_plugins.exceptions import FileOrDirectoryNotFoundError
@@ -38,6 +38,8 @@ SCHEME = "s3://"
 JOB_GRACE = 300.0
 """Seconds that a job, whose machine costs money, waits for credentials at most."""
 
+Result = TypeVar("Result")
+
 
 class StorageProvider(StorageProviderBase):
     """S3 by way of an inventory. Never creates or removes a bucket."""
@@ -46,11 +48,8 @@ class StorageProvider(StorageProviderBase):
         settings = self.settings
         self._options = settings if isinstance(settings, StorageProviderSettings) else StorageProviderSettings()
         self.process = Process()
-        self.s3 = S3(
-            self._options,
-            in_a_hurry=self.process.is_dry_run,
-            renewal=Renewal(warn=self.logger.warning, grace=self._credentials_grace),
-        )
+        self.renewal = Renewal(warn=self.logger.warning, grace=self._credentials_grace)
+        self.s3 = S3(self._options, in_a_hurry=self.process.is_dry_run, renewal=self.renewal)
         self.inventory = Inventory(self.s3, warn=self.logger.warning)
         self._prefix = _as_root(self._options.prefix, "--storage-s3-inventory-prefix")
         self._unreachable = False
@@ -206,7 +205,7 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
         key = self.cache_key()
         if key in cache.exists_in_storage:
             return
-        found = self._find()
+        found = await self._here(self._find)
         cache.exists_in_storage[key] = found is not None
         if found is not None:
             if found.mtime is not None:
@@ -276,19 +275,19 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
 
     async def managed_exists(self) -> bool:
         """Whether it exists."""
-        return self.exists()
+        return await self._here(self.exists)
 
     async def managed_mtime(self) -> float:
         """Its time."""
-        return self.mtime()
+        return await self._here(self.mtime)
 
     async def managed_size(self) -> int:
         """Its size."""
-        return self.size()
+        return await self._here(self.size)
 
     async def managed_local_footprint(self) -> int:
         """The disk that it will take."""
-        return self.size()
+        return await self._here(self.size)
 
     async def managed_retrieve(self) -> None:
         """Fetch it beside others."""
@@ -306,13 +305,17 @@ class StorageObject(StorageObjectRead, StorageObjectWrite, StorageObjectGlob):
         """Remove it beside others."""
         await self._in_thread(self.remove)
 
+    async def _here(self, work: Callable[[], Result]) -> Result:
+        """What is mostly known, without a thread; new credentials are waited for."""
+
+        async def ask() -> Result:
+            return work()
+
+        return await self.provider.renewal.patiently(ask)
+
     async def _in_thread(self, work: Callable[[], None]) -> None:
-        """Do the work beside other work; a Ctrl-C meanwhile is not held up by a wait for credentials."""
-        try:
-            await asyncio.to_thread(work)
-        except asyncio.CancelledError:
-            self.provider.s3.give_up()
-            raise
+        """Work beside other work; new credentials are waited for."""
+        await self.provider.renewal.patiently(lambda: asyncio.to_thread(work))
 
     @contextmanager
     def _disk_explained(self) -> Iterator[None]:

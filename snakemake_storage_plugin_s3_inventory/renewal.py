@@ -1,15 +1,18 @@
 """Credentials that run out while a run is under way: waited for, not died of."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from snakemake_storage_plugin_s3_inventory.errors import CredentialsError
 
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 10.0
 """Seconds between two tries."""
+
+Result = TypeVar("Result")
 
 
 class Renewal:
@@ -27,36 +30,44 @@ class Renewal:
         self._grace = grace
         self._clock = clock
         self._since: float | None = None
-        self._ended = threading.Event()
         self._lock = threading.Lock()
 
-    def wait(self, error: CredentialsError, session: Any) -> None:
-        """Wait a little before the next try.
+    async def patiently(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """What `work` gives in the end. Waits in the event loop, where Ctrl-C ends it; a thread would not notice.
 
         Raises:
             CredentialsError: when new ones cannot come, or have not come for too long.
 
         """
-        if comes_from_environment(session):
-            raise CredentialsError(
-                f"{error} (they come from environment variables, which a running process never reads again)"
-            ) from None
+        while True:
+            try:
+                return await work()
+            except CredentialsError as error:
+                if not error.may_pass:
+                    raise
+                await asyncio.sleep(self.seconds(error))
+
+    def seconds(self, error: CredentialsError) -> float:
+        """How long to wait before the next try; says what is wrong at the first.
+
+        Raises:
+            CredentialsError: when it has gone on for too long.
+
+        """
         with self._lock:
             now = self._clock()
             first = self._since is None
             since = self._since = now if self._since is None else self._since
-        minutes = self._grace() / 60
-        waited = now - since
-        if self._ended.is_set() or waited >= 60 * minutes:
+        grace, waited = self._grace(), now - since
+        if waited >= grace:
             raise CredentialsError(f"{error} (none came for {waited / 60:.0f} minutes)") from None
         if first:
             reason = str(error).removeprefix("S3: ").partition(": ")[0]
             self._warn(
                 f"S3: {reason}. Renew them where you got them (for example `aws sso login`, or new keys in "
-                f"~/.aws/credentials): they are read again, and this process waits for {minutes:.0f} minutes."
+                f"~/.aws/credentials): they are read again, and this process waits for {grace / 60:.0f} minutes."
             )
-        # A Ctrl-C wakes the main thread by itself, other threads by `end`.
-        self._ended.wait(min(LONGEST_WAIT, max(FIRST_WAIT, waited)))
+        return min(LONGEST_WAIT, max(FIRST_WAIT, waited))
 
     def well(self) -> None:
         """A call has worked."""
@@ -65,10 +76,6 @@ class Renewal:
         with self._lock:
             self._since = None
         self._warn("S3: the new credentials work.")
-
-    def end(self) -> None:
-        """Stop waiting."""
-        self._ended.set()
 
 
 def comes_from_environment(session: Any) -> bool:

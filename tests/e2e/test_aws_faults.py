@@ -136,8 +136,11 @@ def flow(account: Account, tmp_path: Path, request: pytest.FixtureRequest) -> It
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     before = account.aws.settings
     account.aws.reset_stats()
-    yield Flow(account, tmp_path, name)
+    flow = Flow(account, tmp_path, name)
+    yield flow
     account.aws.faults([])
+    for job in flow.jobs():
+        account.aws.client("batch").terminate_job(jobId=job["jobId"], reason="the test has ended")
     account.aws.configure(**before.model_dump())
 
 
@@ -287,7 +290,8 @@ def test_ctrl_c_while_fifty_jobs_are_asked_for(flow: Flow) -> None:
     asked = flow.account.aws.stats().get("batch:DescribeJobs:throttled", 0)
     flow.wait(lambda: flow.account.aws.stats().get("batch:DescribeJobs:throttled", 0) > asked)
     os.kill(process.pid, signal.SIGINT)
-    flow.wait(lambda: not [job for job in flow.jobs() if job["status"] in LIVE])
+    # Nor must ending them wait for AWS to be asked less often: with 10,000 jobs that would be an hour.
+    flow.wait(lambda: not [job for job in flow.jobs() if job["status"] in LIVE], 5)
     flow.account.aws.configure(rates={})
     output = flow.finish(process, 1)
     assert "Ending 50 AWS Batch jobs" in output
@@ -339,6 +343,17 @@ def test_credentials_that_expire_and_are_renewed(flow: Flow) -> None:
     assert output.count("S3: the new credentials work.") == 1
     assert len(flow.outputs()) == 20
     assert_none_twice(flow, 20)
+
+
+def test_ctrl_c_while_the_storage_waits_for_credentials(flow: Flow) -> None:
+    flow.null_jobs(seconds=3)
+    process = flow.start("--config", "parts=4", **keys(flow.folder / "credentials", "AKIAOLD"))
+    flow.wait(lambda: len(flow.jobs()) == 4)
+    flow.faults({"kind": "expired_token", "service": "s3", "operation": "ListObjectsV2", "access_key": "AKIAOLD"})
+    flow.wait(lambda: flow.account.aws.stats().get("s3:ListObjectsV2:expired_token", 0) >= 2)
+    os.kill(process.pid, signal.SIGINT)
+    assert "S3: the AWS credentials have expired" in flow.finish(process, 1)
+    assert {job["status"] for job in flow.jobs()} <= {"SUCCEEDED", "FAILED"}
 
 
 def test_credentials_that_nobody_renews_leave_the_jobs_to_the_next_controller(flow: Flow) -> None:

@@ -103,6 +103,7 @@ class StubAws:
     def __init__(self) -> None:
         self.s3 = StubS3()
         self.batch = StubBatch()
+        self.ending = self.batch
         self.renewed = 0
         self.log: list[str] = []
         self.messages: list[dict[str, Any]] = []
