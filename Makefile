@@ -6,6 +6,9 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 CORES ?= all
+# Test modules that run side by side; each of them may use two cores for a while.
+WORKERS ?= 2
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 # Snakemake looks for plugins among the installed packages; ours are found there as links into this folder.
 LINK_PLUGINS = for plugin in snakemake_executor_plugin_aws_batch_fleet snakemake_storage_plugin_s3_inventory; do \
 	ln -sfn "$(CURDIR)/$$plugin" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/$$plugin"; done
@@ -22,10 +25,10 @@ run: .venv/run  ## fold the shipped example: results/ and results/report/index.h
 		2> >(grep --line-buffered -vE '^(Select jobs to execute|Execute [0-9]+ jobs|Assuming unrestricted|Using shell|Conda env|$$)' >&2)
 
 test: system-deps .venv/dev lint  ## all tests that need no account
-	if bash tests/containers/available.sh; then $(BIN)/pytest $(ARGS); else $(BIN)/pytest -m "not podman" $(ARGS); fi
+	if bash tests/containers/available.sh; then $(PYTEST) $(ARGS); else $(PYTEST) -m "not podman" $(ARGS); fi
 
 test-fast: .venv/dev  ## unit and DAG tests only
-	$(BIN)/pytest tests/unit tests/dag $(ARGS)
+	$(PYTEST) tests/unit tests/dag $(ARGS)
 
 test-podman: .venv/dev  ## the worker image and jobs in containers (podman, mmdebstrap)
 	$(BIN)/pytest -m podman $(ARGS)
@@ -45,8 +48,8 @@ format: .venv/dev  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-bench: .venv/dev  ## measure: searches, dry runs, a second run (prints ratios)
-	for script in dry_run rerun search relax; do echo "== $$script"; $(BIN)/python -m bench.$$script || exit 1; done
+bench: .venv/dev  ## measure: searches, dry runs, a second run, AWS calls (prints ratios)
+	for script in dry_run rerun search relax storage executor; do echo "== $$script"; $(BIN)/python -m bench.$$script || exit 1; done
 
 lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes (needs uv)
 	uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url \
