@@ -34,6 +34,7 @@ from snakefold.engines import ENGINES
 from snakefold.engines.base import ChainInputs, Engine, FoldTask
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.files import read_json, sha256_of_file, sha256_of_json, write_json
+from snakefold.kernels import share_kernels
 from snakefold.outcome import Outcome
 from snakefold.progress import Progress
 from snakefold.sheet import Target, refusal, relocated
@@ -362,6 +363,7 @@ def fold(
             template = None if target.template is None else own.fetch(target.template, run.scratch)
             task = FoldTask(chains=tuple(chains), seed=target.seed, template=template, parameters=parameters)
             calls[member] = partial(predictor.predict, task)
+        share_kernels()
         run_in_processes(run, missing, calls, workers=threads)
         run.write_receipt(receipt)
 
