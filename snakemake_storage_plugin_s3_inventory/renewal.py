@@ -30,6 +30,7 @@ class Renewal:
         self._grace = grace
         self._clock = clock
         self._since: float | None = None
+        self._interrupted = False
         self._lock = threading.Lock()
 
     async def patiently(self, work: Callable[[], Awaitable[Result]]) -> Result:
@@ -43,9 +44,15 @@ class Renewal:
             try:
                 return await work()
             except CredentialsError as error:
-                if not error.may_pass:
+                if self._interrupted or not error.may_pass:
                     raise
-                await asyncio.sleep(self.seconds(error))
+                seconds = self.seconds(error)
+            try:
+                await asyncio.sleep(seconds)
+            except asyncio.CancelledError:
+                # Ctrl-C: what Snakemake does before it ends is not waited for either.
+                self._interrupted = True
+                raise
 
     def seconds(self, error: CredentialsError) -> float:
         """How long to wait before the next try; says what is wrong at the first.
