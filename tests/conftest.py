@@ -48,9 +48,7 @@ class Clone:
         """Run one of our commands here."""
         command = [sys.executable, "-m", "snakefold", *arguments]
         variables = {**environment(), **self.variables}
-        result = subprocess.run(
-            command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=300
-        )
+        result = subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=300)
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
 
