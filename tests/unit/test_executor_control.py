@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -171,6 +172,33 @@ def test_a_refused_job_fails_alone(bench: Bench) -> None:
     second = bench.start(bench.work(job="c" * 12))
     assert [work for work, _ in bench.notes.bad] == [first]
     assert "ClientException" in bench.notes.bad[0][1] and second.job_id in bench.notes.jobs
+
+
+def test_a_network_that_is_down_refuses_no_job_and_doubles_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first request came through, but not its answer.
+    now = round(time.time() * 1000)
+    twin = {"jobId": "twin", "status": "RUNNABLE", "createdAt": now}
+    pages = SimpleNamespace(paginate=lambda **_: [{"jobSummaryList": [twin]}])
+    monkeypatch.setattr(bench.aws.batch, "get_paginator", lambda _: pages, raising=False)
+    bench.aws.batch.errors = [client_error("InternalError", 500)]
+    work = bench.start(bench.work())
+    wait(lambda: bench.notes.jobs)
+    assert not bench.notes.bad and list(bench.aws.batch.terminated) == ["twin"]
+    assert (
+        "AWS does not answer as it should" in bench.notes.warned[0] and bench.notes.warned[-1] == "AWS answers again."
+    )
+    assert bench.control.look([work]) == ([work], False)
+
+
+def test_credentials_that_cannot_be_renewed_end_the_run_and_fail_no_job(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.aws, "renew", lambda: "they are those of the environment")
+    bench.aws.batch.errors = [client_error("ExpiredTokenException")]
+    bench.control.start(bench.work())
+    with pytest.raises(WorkflowError, match=r"those of the environment\. This controller ends; its jobs go on"):
+        wait(lambda: bench.control.look([]) is None)
+    assert not bench.notes.bad
 
 
 def test_a_failure_shows_class_advice_and_the_end_of_the_log(bench: Bench) -> None:
