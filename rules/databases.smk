@@ -2,8 +2,6 @@ rule download_database:
     """Fetch, verify and unpack one database; the manifest says what lies on disk."""
     output:
         manifest="<manifests>/{database}/manifest.json",
-    params:
-        pin=FOLDING.pin,
     log:
         "<logs>/download_database/{database}.log",
     benchmark:
@@ -15,6 +13,8 @@ rule download_database:
     resources:
         mem_mb=2000,
         runtime=FOLDING.download_minutes,
+    params:
+        pin=FOLDING.pin,
     shell:
         "python -m snakefold databases download {wildcards.database}"
         " --manifest {output.manifest:q} --log {log:q}"
