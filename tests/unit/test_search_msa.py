@@ -249,13 +249,13 @@ PROTEIN = b"".join(b">s%d\n%s\n" % (i, QUERY.encode()) for i in range(2000))
     [
         ("missing.fasta", None, "no such database file"),
         ("empty.fasta", b"", "holds no sequences"),
-        ("empty.fasta.gz", gzip.compress(b""), "holds no sequences"),
+        ("empty.fasta.gz", gzip.compress(b"", mtime=0), "holds no sequences"),
         ("dna.fasta", DNA, "holds nucleotide sequences"),
         ("text.fasta", b"hello\nworld\n", "cannot be read as FASTA"),
         ("letters.fasta", b">a\nMK1V\n", "illegal character 1"),
-        ("cut.fasta.gz", gzip.compress(PROTEIN)[:-30], "Compressed file ended"),
+        ("cut.fasta.gz", gzip.compress(PROTEIN, mtime=0)[:-30], "Compressed file ended"),
         ("plain.fasta.gz", PROTEIN, "Not a gzipped file"),
-        ("crc.fasta.gz", gzip.compress(PROTEIN)[:-8] + b"\0" * 8, "CRC check failed"),
+        ("crc.fasta.gz", gzip.compress(PROTEIN, mtime=0)[:-8] + b"\0" * 8, "CRC check failed"),
     ],
 )
 def test_bad_databases_are_named_in_one_line(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
