@@ -86,8 +86,8 @@ def fleet_of_profile(arguments: list[str]) -> Fleet:
 
 def _submits_nothing(arguments: list[str]) -> bool:
     """Whether a command line of Snakemake's starts no job: dry runs, and questions about the workflow."""
-    quiet = {"--lint", "--list", "--list-rules", "--summary", "--dag", "--rulegraph", "--unlock", "--help", "--version"}
-    quiet |= {"--dry-run", "--dryrun"}
+    quiet = {"--dry-run", "--dryrun", "--lint", "--list", "--list-rules", "--list-target-rules", "--summary"}
+    quiet |= {"--detailed-summary", "--dag", "--d3dag", "--rulegraph", "--filegraph", "--unlock", "--help", "--version"}
     return any(each in quiet or re.fullmatch(r"-[FRpqk]*n[FRpqk]*", each) for each in arguments)
 
 

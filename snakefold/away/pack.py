@@ -8,10 +8,11 @@ name. Equal content gives equal bytes: entries are sorted and have neither times
 import gzip
 import io
 import json
+import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,25 +46,35 @@ def pack(folding: Folding, targets: Iterable[Target], fleet: Path, archive: Path
     tracked = [name for name in _tracked() if _is_packable(Path(name))]
     sources = {Path(name): Path(name) for name in tracked}
     sources.setdefault(CONFIG, CONFIG)
-    for path in _named(folding, targets):
-        # What git tracks is found under its own path over there.
-        if path not in sources:
-            sources[place_of(path)] = relocated(path)
+    inputs = _inputs(targets)
+    dated = set()
+    for path in (*_read_whole(folding), *inputs):
+        # What git tracks is found under its own path over there. A sheet's folder comes before its paths: `a/../b`.
+        own = Path(os.path.normpath(path))
+        place = own if own in sources and own.samefile(path) else place_of(path)
+        sources.setdefault(place, relocated(path))
+        if path in inputs:
+            dated.add(place)
     sources[USUAL_PATH] = fleet
     with replacing(archive) as temporary:
-        _write(temporary, sources, {TRACKED: canonical_json(sorted(tracked)).encode()})
+        _write(temporary, sources, {TRACKED: canonical_json(sorted(tracked)).encode()}, dated)
     return Archive(sha256=sha256_of_file(archive), size=archive.stat().st_size, files=len(sources))
 
 
-def _named(folding: Folding, targets: Iterable[Target]) -> Iterable[Path]:
-    """The registry, the sheets, and what the sheets name."""
+def _read_whole(folding: Folding) -> Iterable[Path]:
+    """The registry, and the sheets with their FASTA files: what reading the workflow takes."""
     for path in (Path(folding.config.databases.registry), *files_of_sheets(folding.sheets)):
         # The controller would have to send it on, and cannot: better said here.
         refuse_large(relocated(path))
         yield path
+
+
+def _inputs(targets: Iterable[Target]) -> set[Path]:
+    """The files that the sheets name for jobs to read."""
+    found: set[Path | None] = set()
     for target in targets:
-        yield from (path for path in (target.template, target.reference) if path is not None)
-        yield from (chain.msa for chain in target.chains if chain.msa is not None)
+        found |= {target.template, target.reference, *(chain.msa for chain in target.chains)}
+    return {path for path in found if path is not None}
 
 
 def _tracked() -> list[str]:
@@ -94,7 +105,7 @@ def _is_packable(path: Path) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
 
-def _write(archive: Path, sources: dict[Path, Path], texts: dict[Path, bytes]) -> None:
+def _write(archive: Path, sources: dict[Path, Path], texts: dict[Path, bytes], dated: Collection[Path]) -> None:
     with (
         archive.open("wb") as raw,
         # Neither a name nor a time in the header.
@@ -108,10 +119,10 @@ def _write(archive: Path, sources: dict[Path, Path], texts: dict[Path, bytes]) -
                 entry.mode = 0o644
                 tar.addfile(entry, io.BytesIO(texts[place]))
             else:
-                _add(tar, place, sources[place])
+                _add(tar, place, sources[place], dated=place in dated)
 
 
-def _add(tar: tarfile.TarFile, place: Path, source: Path) -> None:
+def _add(tar: tarfile.TarFile, place: Path, source: Path, *, dated: bool) -> None:
     entry = tarfile.TarInfo(place.as_posix())
     try:
         # A link that git tracks stays one; a link that a sheet names is followed.
@@ -124,6 +135,8 @@ def _add(tar: tarfile.TarFile, place: Path, source: Path) -> None:
             status = source.stat()
             entry.size = status.st_size
             entry.mode = 0o755 if status.st_mode & 0o100 else 0o644
+            if dated:
+                entry.mtime = status.st_mtime
             tar.addfile(entry, content)
     except OSError as error:
         raise SnakefoldError(

@@ -117,8 +117,27 @@ def test_equal_sources_give_equal_bytes_and_others_do_not(repository: Clone, tmp
     with tarfile.open(tmp_path / "a.tar.gz") as archive:
         entries = archive.getmembers()
     assert [entry.name for entry in entries] == sorted(entry.name for entry in entries)
-    assert {(entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname) for entry in entries} == {(0, 0, 0, "", "")}
+    assert {(entry.uid, entry.gid, entry.uname, entry.gname) for entry in entries} == {(0, 0, "", "")}
+    # Of the shipped sheet the references, which have theirs; they are sent once.
+    assert all(entry.name.startswith("data/mini/targets/") for entry in entries if entry.mtime)
+    assert not any("trypsin" in entry.name and entry.name.startswith(".snakefold") for entry in entries)
     assert str(TRACKED) in {entry.name for entry in entries}
+
+
+def test_files_that_jobs_read_keep_their_times(repository: Clone, tmp_path: Path, outside: Path) -> None:
+    """Else a launched controller, which has no records of former runs, could not see that one has changed."""
+    changed = 1_700_000_000.5
+    os.utime(tmp_path / "mine.a3m", (changed, changed))
+    tracked = Path("data/mini/targets/ubiquitin.cif.gz")
+    os.utime(tracked, (changed, changed))
+    sheet = tmp_path / "both.tsv"
+    sheet.write_text(outside.read_text() + f"v\tmine.fasta\t{tracked.absolute()}\t\t\n")
+    packed(tmp_path, samples=str(outside))
+    packed(tmp_path, "b", samples=str(sheet))
+    folder = unpacked(tmp_path)
+    assert (folder / place_of(tmp_path / "mine.a3m")).stat().st_mtime == changed
+    assert (folder / place_of(tmp_path / "mine.fasta")).stat().st_mtime == 0
+    assert (unpacked(tmp_path, "b") / place_of(tracked.absolute())).stat().st_mtime == changed
 
 
 def test_a_sheet_too_large_to_reach_workers_is_refused_at_once(

@@ -43,7 +43,9 @@ def test_a_fault_is_one_line_with_file_and_key(fleet: Path, content: str, said: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("arguments", [["-n"], ["-np"], ["--dry-run"], ["--lint"], ["all", "-n", "-q"]])
+@pytest.mark.parametrize(
+    "arguments", [["-n"], ["-np"], ["--dry-run"], ["--lint"], ["all", "-n", "-q"], ["--filegraph"]]
+)
 @pytest.mark.usefixtures("fleet")
 def test_a_dry_run_needs_no_fleet_file(arguments: list[str]) -> None:
     assert fleet_of_profile(["snakemake", *arguments]).bucket
