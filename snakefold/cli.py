@@ -204,11 +204,18 @@ def _schema(options: argparse.Namespace) -> None:
 
 def _retry(options: argparse.Namespace) -> None:
     from snakefold import conclusion
-    from snakefold.fleet import load_fleet
 
     if options.run and not options.profile:
         raise SnakefoldError("--run: names a run on AWS; give --profile aws-batch with it")
-    prefix = load_fleet(options.run).prefix if options.profile else None
+    prefix = None
+    if options.profile:
+        from snakefold.away.launch import refuse_if_controlled
+        from snakefold.away.run import open_run
+
+        run = open_run(options.run)
+        # A controller counts on the receipts that it has seen.
+        refuse_if_controlled(run)
+        prefix = run.place.prefix
     withdrawn = conclusion.withdraw_failures(workflow.of_this_job(options.config, prefix))
     print(f"{withdrawn} results withdrawn; run the workflow again")
 

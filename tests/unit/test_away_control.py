@@ -333,3 +333,13 @@ def test_all_faults_come_before_anything_is_sent(aws: FakeAws, run: Run, tmp_pat
     with pytest.raises(SnakefoldError, match=r"^--configfile: cannot be given to a launched Snakemake"):
         launch(run, [], ["--configfile", "x.yaml"], quietly)
     assert not aws.stats()
+
+
+def test_retry_takes_nothing_away_from_a_controller_that_lives(run: Run, repository: Clone) -> None:
+    hold_lock(run, host="far", boot_id="far")
+    command = ["retry", "--profile", "aws-batch", "--run", run.name]
+    refused = repository.snakefold(*command, code=1)
+    assert "is controlled by" in refused
+    assert "Traceback" not in refused
+    run.own.delete(["lock.json"])
+    assert "0 results withdrawn" in repository.snakefold(*command)
