@@ -2,7 +2,7 @@
 
 In it: what git tracks in the working directory, as it is on disk, the config, the fleet file in its usual place, and in
 their places (see `snakefold.sheet.relocation`) copies of the sheets, of the registry and of all files that the sheets
-name. Equal content gives equal bytes: entries are sorted and have neither owners nor times, except those that jobs read:
+name. Equal content gives equal bytes: entries are sorted and have neither owners nor times, save what jobs read:
 by its time a controller without records of former runs sees that a file has changed.
 """
 
