@@ -17,6 +17,7 @@ pathvars:
     logs=FOLDING.config.logs,
     benchmarks=FOLDING.config.benchmarks,
     manifests=FOLDING.manifests,
+    timings=FOLDING.timings,
 
 
 wildcard_constraints:
@@ -44,6 +45,8 @@ onstart:
 rule all:
     input:
         FOLDING.predictions,
+        # Their names say what they were made from: a folder of another plan is not taken for one of this.
+        FOLDING.receipts,
         "<results>/summary.tsv",
         "<results>/report/index.html",
         "<results>/outcome.json",

@@ -9,7 +9,6 @@ MODULES = {
     "snakemake": "snakemake",
     "snakemake_executor_plugin_aws_batch_fleet": None,
     "snakemake_storage_plugin_s3_inventory": None,
-    "snakemake_storage_plugin_s3": "snakemake-storage-plugin-s3",
     "boto3": "boto3",
     "openmm": "openmm",
     "pyhmmer": "pyhmmer",

@@ -21,6 +21,6 @@ rule fold:
         attempts_left=FOLDING.attempts_left,
     shell:
         "python -m snakefold fold {wildcards.engine} {wildcards.batch} --threads {threads}"
-        " --attempts-left {resources.attempts_left}"
+        " --attempts-left {resources.attempts_left} --minutes {resources.runtime}"
         " --msas {input.msas:q} --templates {input.templates:q} --given {input.given:q}"
         " --receipt {output.receipt:q} --log {log:q}"

@@ -18,5 +18,5 @@ rule relax:
         attempts_left=FOLDING.attempts_left,
     shell:
         "python -m snakefold relax {wildcards.engine} {wildcards.batch} --threads {threads}"
-        " --attempts-left {resources.attempts_left}"
+        " --attempts-left {resources.attempts_left} --minutes {resources.runtime}"
         " --models {input.models:q} --receipt {output.receipt:q} --log {log:q}"

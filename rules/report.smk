@@ -27,7 +27,7 @@ rule summarize:
         receipts=FOLDING.receipts,
     output:
         table="<results>/summary.tsv",
-        timings="<work>/timings.json",
+        timings="<timings>",
     log:
         "<logs>/summarize.log",
     benchmark:
@@ -47,7 +47,7 @@ rule report:
     input:
         folders=FOLDING.predictions,
         receipts=FOLDING.receipts,
-        timings="<work>/timings.json",
+        timings="<timings>",
     output:
         page="<results>/report/index.html",
         assets=directory("<results>/report/assets"),
@@ -70,7 +70,7 @@ rule conclude:
     """State how the run ended; fail, naming them, if any target failed."""
     input:
         table="<results>/summary.tsv",
-        timings="<work>/timings.json",
+        timings="<timings>",
         page="<results>/report/index.html",
     output:
         outcome="<results>/outcome.json",

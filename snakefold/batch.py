@@ -30,8 +30,11 @@ from snakefold.outcome import Outcome, Status
 from snakefold.progress import Progress
 from snakefold.store import Action, Record, Store
 
-WORTH_ANOTHER_ATTEMPT = frozenset({"out_of_memory", "crash"})
-"""Failures that an attempt with more memory may cure."""
+WORTH_ANOTHER_ATTEMPT = frozenset({"out_of_memory", "crash", "timeout"})
+"""Failures that an attempt with more memory and time may cure."""
+
+USABLE = 0.9
+"""The part of a job's time limit after which members are given up: the rest is for ending in order."""
 
 LOG_LINES = 20
 """Lines of a failed member's own output that its receipt keeps."""
@@ -105,6 +108,7 @@ class BatchRun:
         reuse: bool,
         progress: Progress,
         attempts_left: int = 0,
+        minutes: float | None = None,
     ) -> None:
         self.step = step
         self.engine = engine
@@ -114,6 +118,7 @@ class BatchRun:
         self.reuse = reuse
         self.progress = progress
         self._attempts_left = attempts_left
+        self.deadline = None if minutes is None else time.monotonic() + minutes * 60 * USABLE
         self._order = tuple(members)
         self._ended: dict[str, MemberReceipt] = {}
         self._twins: dict[str, list[str]] = defaultdict(list)
@@ -208,16 +213,17 @@ class BatchRun:
     def write_receipt(self, path: Path) -> None:
         """Write the receipt. Times differ between runs and so stay out of it: they are in the store's records.
 
-        Raises SnakefoldError instead if members ran out of memory and the job has another attempt, with more of it:
-        that attempt takes the finished members from the store.
+        Raises SnakefoldError instead if members ran out of memory or time and the job has another attempt, with more
+        of it: that attempt takes the finished members from the store.
         """
         if left_out := [member for member in self._order if member not in self._ended]:
             raise SnakefoldError(f"{self.step} {self.batch}: no outcome for {', '.join(left_out)}; please report this")
         starved = [name for name, end in self._ended.items() if end.kind in WORTH_ANOTHER_ATTEMPT]
         if starved and self._attempts_left:
+            late = all(self._ended[name].kind == "timeout" for name in starved)
             raise SnakefoldError(
-                f"{self.step} {self.batch}: out of memory: {', '.join(starved)}; the others are in the store, the next "
-                "attempt has more memory"
+                f"{self.step} {self.batch}: out of {'time' if late else 'memory'}: {', '.join(starved)}; the others "
+                "are in the store, the next attempt has more memory and time"
             )
         write_json(
             path,
@@ -252,10 +258,19 @@ def run_in_processes(
             folder = run.scratch / "members" / member
             folder.mkdir(parents=True)
             futures[pool.schedule(_call, args=[calls[member], folder, run.scratch / f"{member}.log"])] = member
+        settled: set[str] = set()
+        left = None if run.deadline is None else max(0.0, run.deadline - time.monotonic())
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, timeout=left):
                 member = futures[future]
+                settled.add(member)
                 _settle(run, member, actions[member], future, run.scratch / "members" / member)
+        except TimeoutError:
+            pool.stop()
+            pool.join()
+            for member in actions:
+                if member not in settled:
+                    run.fail(member, "timeout", "not finished when the time limit of its job was near")
         except BaseException:
             pool.stop()
             pool.join()

@@ -120,6 +120,7 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             parser.add_argument(
                 "--attempts-left", type=int, default=0, help="if any, do not settle for too little memory"
             )
+            parser.add_argument("--minutes", type=float, help="the job's time limit, which ends it only on AWS")
         parser.add_argument("batch")
         parser.add_argument("--threads", type=int, default=1)
         parser.add_argument("--receipt", type=Path, required=True)
@@ -310,6 +311,7 @@ def _fold(options: argparse.Namespace) -> None:
         options.receipt,
         threads=options.threads,
         attempts_left=options.attempts_left,
+        minutes=options.minutes,
     )
 
 
@@ -324,6 +326,7 @@ def _relax(options: argparse.Namespace) -> None:
         options.receipt,
         threads=options.threads,
         attempts_left=options.attempts_left,
+        minutes=options.minutes,
     )
 
 

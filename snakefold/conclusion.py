@@ -30,6 +30,7 @@ def summarize(folding: Folding, table: Path, timings: Path) -> None:
     from snakefold.report.summary import write_summary
 
     root = folding.root_of(table)
+    folding.withdraw_timings()
     write_summary(folding.prediction_folders(root), table)
     write_json(timings, _timings(folding, root))
 

@@ -68,6 +68,11 @@ class S3Place:
         contents = zip(wanted, parallel(content, wanted), strict=True)
         return {path: content for path, content in contents if content is not None}
 
+    def names(self, folder: str) -> list[str]:
+        """Paths of the objects directly in a folder; none if there is no such folder."""
+        found = (facts.name for page in self._folder.list(f"{folder}/") for facts in page)
+        return [name for name in found if name.rpartition("/")[0] == folder]
+
     def delete(self, paths: Iterable[str]) -> None:
         """Remove objects."""
         self._folder.delete(paths)

@@ -13,6 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from snakefold import versions
@@ -427,9 +428,13 @@ def _digest_of_target(target: Target) -> str:
         {
             "chains": [_identity_of_chain(chain) for chain in target.chains],
             "seed": target.seed,
-            "template": None if target.template is None else target.template.as_posix(),
+            "template": _path(target.template),
         }
     )
+
+
+def _path(path: Path | None) -> str:
+    return "" if path is None else path.as_posix()
 
 
 def _fold_settings(engine: Engine, config: Config) -> dict[str, Any]:
@@ -515,7 +520,8 @@ def _relax_batches(
             identity={
                 "fold": fold.id,
                 "settings": {"version": versions.RELAX, **config.relax.parameters()},
-                "members": sorted(part),
+                # Scores are made after this batch: another reference must show in its name, if in no model.
+                "members": sorted([member, _path(targets[member].reference)] for member in part),
             },
             overhead=0,
             memory_mb=400 + max(targets[member].length for member in part) // 2 if works else 0,

@@ -66,6 +66,7 @@ class Job:
         engine: str | None = None,
         databases: Mapping[str, Sequence[Mapping[str, str]]] | None = None,
         attempts_left: int = 0,
+        minutes: float | None = None,
     ) -> Iterator[BatchRun]:
         """Work on one batch: its progress and its scratch folder end with the block."""
         title = " ".join(filter(None, (step, engine, batch)))
@@ -80,6 +81,8 @@ class Job:
                 databases=databases or {},
                 reuse=self.folding.config.reuse,
                 attempts_left=attempts_left,
+                # On one machine nobody ends a job that takes long.
+                minutes=minutes if self.folding.prefix else None,
                 progress=progress,
             ) as run,
         ):
@@ -313,6 +316,7 @@ def fold(
     *,
     threads: int,
     attempts_left: int,
+    minutes: float | None,
 ) -> None:
     """Models of the targets of one batch, by one engine."""
     predictor = ENGINES[engine]
@@ -323,7 +327,13 @@ def fold(
     needed = {member: _needs_of(target, found_msas, found_templates, predictor) for member, target in targets.items()}
     databases = {member: databases_behind(needs.values()) for member, needs in needed.items()}
     with job.batch(
-        "fold", batch, list(targets), engine=engine, databases=databases, attempts_left=attempts_left
+        "fold",
+        batch,
+        list(targets),
+        engine=engine,
+        databases=databases,
+        attempts_left=attempts_left,
+        minutes=minutes,
     ) as run:
         actions = {}
         for member, target in targets.items():
@@ -399,14 +409,24 @@ def _fetch(store: Store, run: BatchRun, member: MemberReceipt, search_id: str, s
     return folder if folder.exists() else fetch_files(store, member, folder)
 
 
-def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, threads: int, attempts_left: int) -> None:
+def relax(
+    job: Job,
+    engine: str,
+    batch: str,
+    models: Path,
+    receipt: Path,
+    *,
+    threads: int,
+    attempts_left: int,
+    minutes: float | None,
+) -> None:
     """Relaxed models of one batch."""
     from snakefold.relax import relax_model
 
     parameters = job.folding.config.relax.parameters()
     found = read_receipt(models)
     members = job.folding.plan.relaxation(engine, batch).members
-    with job.batch("relax", batch, members, engine=engine, attempts_left=attempts_left) as run:
+    with job.batch("relax", batch, members, engine=engine, attempts_left=attempts_left, minutes=minutes) as run:
         ready = _hand_on(run, {member: found[member] for member in members})
         actions = {
             member: Action(
@@ -426,6 +446,7 @@ def relax(job: Job, engine: str, batch: str, models: Path, receipt: Path, *, thr
             job.store.fetch(found[member].files["model.cif"], model)
             calls[member] = partial(relax_model, model, parameters=parameters, seed=action.seed or 0)
         run_in_processes(run, missing, calls, workers=threads)
+        job.folding.withdraw_outdated(engine, batch)
         run.write_receipt(receipt)
 
 

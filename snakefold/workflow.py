@@ -16,6 +16,7 @@ from snakefold.config import Config, load_config
 from snakefold.databases.registry import Preset, Registry, load_registry
 from snakefold.errors import FaultsError, SnakefoldError
 from snakefold.files import is_address, sha256_of_json
+from snakefold.place import S3Place
 from snakefold.plan import Batch, Plan, make_plan
 from snakefold.sheet import Target, Travelling, check_sheets, files_of_sheets, read_targets, relocated
 
@@ -33,6 +34,13 @@ MAX_THREADS = 8
 
 SLACK = 4
 """Time limits are this many times the estimate: they are there to end what hangs, not what is slow."""
+
+
+START_MINUTES = 10
+"""Added to time limits on machines that start from nothing: Snakemake's own start, kernels to be compiled."""
+
+STAGING_RATE = 100e6
+"""Bytes of a database that reach a machine from S3 in a second, at the least."""
 
 
 class Folding:
@@ -149,7 +157,8 @@ class Folding:
 
     def search_minutes(self, wildcards: Any, threads: int, attempt: int) -> int:
         """Time limit of an MSA search, minutes."""
-        return planning.search_minutes(self.plan.search(wildcards.batch), threads) * SLACK * attempt
+        estimate = planning.search_minutes(self.plan.search(wildcards.batch), threads)
+        return self._limit(estimate, attempt, self.preset.msa)
 
     def msas_of_template_search(self, wildcards: Any) -> str:
         """Receipt with the MSAs of a template search."""
@@ -161,7 +170,8 @@ class Folding:
 
     def template_search_minutes(self, wildcards: Any, threads: int, attempt: int) -> int:
         """Time limit of a template search, minutes."""
-        return planning.search_minutes(self.plan.template_search(wildcards.batch), threads) * SLACK * attempt
+        estimate = planning.search_minutes(self.plan.template_search(wildcards.batch), threads)
+        return self._limit(estimate, attempt, [self.preset.templates])
 
     def _search_receipt(self, step: str, batch: str) -> str:
         return f"{self.config.work}/{step}/{self.config.databases.preset}/{batch}.json"
@@ -202,7 +212,7 @@ class Folding:
 
     def fold_minutes(self, wildcards: Any, threads: int, attempt: int) -> int:
         """Time limit of a fold job, minutes."""
-        return planning.fold_minutes(self._fold(wildcards), threads) * SLACK * attempt
+        return self._limit(planning.fold_minutes(self._fold(wildcards), threads), attempt)
 
     def models_of_relaxation(self, wildcards: Any) -> str:
         """Receipt with the models that a relax batch starts from."""
@@ -219,9 +229,16 @@ class Folding:
 
     def relax_minutes(self, wildcards: Any, threads: int, attempt: int) -> int:
         """Time limit of a relax job, minutes."""
-        return planning.relax_minutes(self._relaxation(wildcards), threads) * SLACK * attempt
+        return self._limit(planning.relax_minutes(self._relaxation(wildcards), threads), attempt)
 
     # Attempts
+
+    def _limit(self, estimate: int, attempt: int, databases: Sequence[str] = ()) -> int:
+        """Time limit (minutes) of a job; elsewhere it may have to bring the databases to its machine first."""
+        if not self.prefix:
+            return estimate * SLACK * attempt
+        size = sum(self.databases.database(name).size for name in databases)
+        return (estimate * SLACK + START_MINUTES + round(size / STAGING_RATE / 60)) * attempt
 
     @property
     def retries(self) -> int:
@@ -275,6 +292,32 @@ class Folding:
     def receipt_paths(self, root: Path = Path()) -> list[Path]:
         """The receipts of all batches below `root` (see `root_of`)."""
         return [root / receipt for receipt in self.receipts(None)]
+
+    @property
+    def timings(self) -> str:
+        """The seconds that this plan's predictions took. The summary of another plan has it under another name."""
+        plan = sha256_of_json(sorted([*self.predictions(None), *self.receipts(None)]))
+        return f"{self.config.work}/timings/{plan[:12]}.json"
+
+    def withdraw_outdated(self, engine: str, batch: str) -> None:
+        """Remove relax receipts of other plans that hold members of this batch, from a run on S3.
+
+        Their predictions are about to be written anew. If such a plan comes back, its receipt is missing, and they are
+        written again: nothing else tells so to a controller on another machine. On one machine Snakemake's records do.
+        """
+        if not self.prefix:
+            return
+        place = S3Place(self.prefix)
+        folder = f"{self.config.work}/relax/{engine}"
+        own, members = f"{folder}/{batch}.json", set(self.plan.relaxation(engine, batch).members)
+        others = place.read(path for path in place.names(folder) if path != own)
+        place.delete(path for path, content in others.items() if members & json.loads(content)["members"].keys())
+
+    def withdraw_timings(self) -> None:
+        """Remove the timings of other plans, whose summary is about to be replaced, from a run on S3."""
+        if self.prefix:
+            place = S3Place(self.prefix)
+            place.delete(path for path in place.names(f"{self.config.work}/timings") if path != self.timings)
 
     def receipts(self, _: Any) -> list[str]:
         """Receipts of all batches, step by step: from them the report learns the keys of what took time."""
@@ -349,6 +392,11 @@ def _on_storage(config: Config, prefix: str) -> Config:
         raise FaultsError(
             f"config: {key}: must be a relative path when the run lies on {prefix}, but is {getattr(config, key)}"
             for key in absolute
+        )
+
+    if Path(config.store).is_absolute():
+        raise SnakefoldError(
+            f"config: store: workers do not have the folder {config.store}; give s3://... or a relative path"
         )
 
     def shared(location: str) -> str:

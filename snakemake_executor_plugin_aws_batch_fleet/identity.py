@@ -83,8 +83,19 @@ def group_digest(members: Iterable[str]) -> str:
     return _digest(json.dumps(sorted(members)))
 
 
-def work_digest(command: str, *, archive: Iterable[str], sources: str, image: str, mounts: Iterable[str]) -> str:
+def work_digest(
+    command: str,
+    *,
+    archive: Iterable[str],
+    sources: str,
+    image: str,
+    mounts: Iterable[str],
+    inputs: Iterable[tuple[str, float]] = (),
+) -> str:
     """What a job computes (hex).
+
+    `inputs` are addresses and times of what it reads: a job that began before one of them was made anew computes
+    something out of date.
 
     `archive` are the words by which the command names the source archive (its address and checksum). They are left
     out, because an archive's checksum holds times and owners of files; `sources` is the digest of its content.
@@ -98,7 +109,7 @@ def work_digest(command: str, *, archive: Iterable[str], sources: str, image: st
             options[-1].append(word)
     # Words after an option may come from a set (the members of a group), so their order means nothing.
     what = [[option[0], *sorted(option[1:])] for option in options if option and option[0] not in _HOW]
-    return _digest(json.dumps([what, sources, image, sorted(mounts)]))
+    return _digest(json.dumps([what, sources, image, sorted(mounts), sorted(inputs)]))
 
 
 def sources_digest(files: Iterable[str], root: Path) -> str:

@@ -12,8 +12,11 @@ from snakemake_executor_plugin_aws_batch_fleet.demand import Demand
 from snakemake_executor_plugin_aws_batch_fleet.fleet import Fleet, Queue
 from snakemake_executor_plugin_aws_batch_fleet.identity import JobName
 
-MOST_OVERRIDES = 8192
-"""Characters of JSON that ECS takes as overrides. AWS Batch accepts more and fails the job afterwards."""
+MOST_OVERRIDES = 7000
+"""Characters of JSON that we send as overrides.
+
+ECS takes 8,192, to which AWS Batch adds variables of its own; it accepts more and fails the job afterwards.
+"""
 SHORTEST_TIMEOUT = 60
 """Seconds; AWS Batch takes no shorter time-out."""
 

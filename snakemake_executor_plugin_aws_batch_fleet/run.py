@@ -21,7 +21,13 @@ from snakemake_executor_plugin_aws_batch_fleet.patience import Patience
 from snakemake_executor_plugin_aws_batch_fleet.request import Plan, check_secrets, image_reference, tag_value
 from snakemake_executor_plugin_aws_batch_fleet.routing import choose
 from snakemake_executor_plugin_aws_batch_fleet.settings import ExecutorSettings
-from snakemake_executor_plugin_aws_batch_fleet.snakejobs import demand_of, digest_of, jobs_in_flight, wildcards_of
+from snakemake_executor_plugin_aws_batch_fleet.snakejobs import (
+    demand_of,
+    digest_of,
+    inputs_of,
+    jobs_in_flight,
+    wildcards_of,
+)
 from snakemake_executor_plugin_aws_batch_fleet.status import Interval, Selection
 
 _UPLOAD_LEDGER_SECONDS = 180.0
@@ -125,7 +131,14 @@ class Run:
             log_group=self._fleet.log_group,
             attempts=self._settings.attempts,
         )
-        work = work_digest(command, archive=self._archive, sources=self._sources, image=spec.image, mounts=spec.mounts)
+        work = work_digest(
+            command,
+            archive=self._archive,
+            sources=self._sources,
+            image=spec.image,
+            mounts=spec.mounts,
+            inputs=inputs_of(job),
+        )
         name = job_name(run=self.run_id, rule=job.name, job=digest, work=work)
         plan = Plan(
             name=name,

@@ -6,6 +6,8 @@ from typing import Any
 from snakemake_executor_plugin_aws_batch_fleet.demand import Demand, of_group, of_job
 from snakemake_executor_plugin_aws_batch_fleet.identity import group_digest, job_digest
 
+MOST_INPUTS = 500
+
 
 def demand_of(job: Any) -> Demand:
     """What a job or a group asks for. ValueError when its resources make no sense."""
@@ -19,6 +21,15 @@ def digest_of(job: Any) -> str:
     if job.is_group():
         return group_digest(digest_of(member) for member in job.jobs)
     return job_digest(job.rule.name, wildcards_of(job), (_address(file) for file in job.output))
+
+
+def inputs_of(job: Any) -> list[tuple[str, float]]:
+    """Address and time (seconds since 1970) of each input in storage; of a group, of those that it gets from outside.
+
+    None of a job that has very many, such as a summary: it reads the results of jobs for which this was asked.
+    """
+    stored = [file.storage_object for file in job.input if getattr(file, "is_storage", False)]
+    return [(str(each.query), each.mtime()) for each in stored] if len(stored) <= MOST_INPUTS else []
 
 
 def wildcards_of(job: Any) -> Mapping[str, str]:

@@ -17,8 +17,6 @@ from tests.conftest import Clone, clone_into
 from tests.fake_aws import FakeAws
 
 BUCKET = "fake-bucket"
-TIME_SCALE = 0.2
-"""A minute of the fake's time-outs takes twelve seconds."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     folder = tmp_path_factory.mktemp("account")
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     image = {"PATH": path, "SNAKEFOLD_DATABASE_CACHE": str(folder / "databases")}
-    with FakeAws(images={"*": image}, slots=os.cpu_count() or 2, time_scale=TIME_SCALE) as aws:
+    with FakeAws(images={"*": image}, slots=os.cpu_count() or 2, time_scale=1.0) as aws:
         (folder / "fleet.yaml").write_text(yaml.safe_dump(aws.set_up(bucket=BUCKET)))
         yield Account(aws, folder)
 
@@ -87,7 +85,7 @@ def aws_clone(account: Account, tmp_path: Path, request: pytest.FixtureRequest) 
     clone = make_aws_clone(account, tmp_path, f"{words[:40]}-{zlib.crc32(words.encode()):08x}")
     yield clone
     account.aws.faults([])
-    account.aws.configure(rates={}, oom_kills="container", time_scale=TIME_SCALE)
+    account.aws.configure(rates={}, oom_kills="container", time_scale=1.0)
 
 
 def make_aws_clone(account: Account, folder: Path, name: str) -> AwsClone:

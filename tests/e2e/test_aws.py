@@ -7,6 +7,7 @@ those of an undisturbed run, and what was stored before a job ended is not compu
 import json
 import os
 import re
+import shutil
 import signal
 import zlib
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Clone
-from tests.e2e.aws import TIME_SCALE, Account, AwsClone, bring, make_aws_clone
+from tests.e2e.aws import Account, AwsClone, bring, make_aws_clone
 from tests.e2e.test_example import TIMES, digests
 
 SAMPLES = {
@@ -42,6 +43,26 @@ def searched(account: Account, tmp_path_factory: pytest.TempPathFactory) -> AwsC
     (folder / "sheet.tsv").write_text("id\tsequence\n" + "".join(f"{name}\t{SAMPLES[name]}\n" for name in SHORT))
     clone.run("--config", f"samples={folder / 'sheet.tsv'}", f"store={STORE}", "--until", "search_templates")
     return clone
+
+
+def seed_of_results(clone: AwsClone, name: str) -> int:
+    return json.loads(clone.account.text(clone.prefix(f"results/{name}/template/scores.json")))["seed"]
+
+
+def test_a_controller_without_records_takes_no_results_of_other_settings_for_its_own(
+    aws_clone: AwsClone, searched: AwsClone, write_sheet
+) -> None:
+    """As a launched controller, or a colleague's, that finds another plan's results under its run's name."""
+    bring(aws_clone.account, aws_clone.name, of="searched", steps=["databases"])
+    name = "tcr_vbeta"
+    sheet = write_sheet(*short_rows(name))
+    for seed in (0, 1, 0):
+        shutil.rmtree(aws_clone.folder / ".snakemake", ignore_errors=True)
+        aws_clone.run("--config", f"samples={sheet}", f"store={STORE}", f"seed={seed}")
+        assert seed_of_results(aws_clone, name) == seed
+        assert outcome(aws_clone)["done"] == [f"{name}/template"]
+    shutil.rmtree(aws_clone.folder / ".snakemake")
+    assert "Nothing to be done" in aws_clone.run("--config", f"samples={sheet}", f"store={STORE}", "seed=0")
 
 
 @pytest.fixture
@@ -229,6 +250,7 @@ def test_killed_controllers_jobs_are_adopted_and_none_is_submitted_twice(
 def test_ctrl_c_ends_every_job_and_a_second_controller_is_refused_before(
     aws_clone: AwsClone, fold_only: Callable[..., list[str]]
 ) -> None:
+    aws_clone.account.aws.configure(time_scale=0.1)
     # A shell starts what runs in the background with Ctrl-C ignored, and so would these processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folding = fold_only()
@@ -259,7 +281,7 @@ def test_a_launched_run_survives_its_controller_and_its_report_comes_home(
     aws_clone.account.aws.configure(time_scale=0.001)
     aws_clone.account.aws.client("batch").terminate_job(jobId=controller["jobId"], reason="a test")
     wait_until(aws_clone, lambda: controllers(aws_clone)[0]["status"] == "FAILED", what="the end of the controller")
-    aws_clone.account.aws.configure(time_scale=TIME_SCALE)
+    aws_clone.account.aws.configure(time_scale=1.0)
     aws_clone.snakefold("launch", *settings)
     wait_until(aws_clone, lambda: controllers(aws_clone)[-1]["status"] == "SUCCEEDED", 300, "the end of the run")
     assert len(controllers(aws_clone)) == 2

@@ -19,6 +19,8 @@ from snakefold.store import Action, LocalStore
 
 def compute(member: str, folder: Path) -> Outcome:
     print(f"working on {member}")
+    if member == "endless":
+        time.sleep(600)
     if member == "bad":
         raise MemberError("bad_template", "no CA atoms")
     if member == "broken":
@@ -39,14 +41,30 @@ def slow(counter: Path, folder: Path) -> Outcome:
     return Outcome()
 
 
-def run_batch(root: Path, members: list[str], *, reuse: bool = True, workers: int = 2, attempts_left: int = 0) -> Path:
+def run_batch(
+    root: Path,
+    members: list[str],
+    *,
+    reuse: bool = True,
+    workers: int = 2,
+    attempts_left: int = 0,
+    minutes: float | None = None,
+) -> Path:
     store = LocalStore(root / "store")
     actions = {member: Action(step="fold", tool="test", version="1", inputs={"member": member}) for member in members}
     receipt = root / "receipt.json"
     with (
         Progress("fold test", len(members), log=root / "log.txt", plain=True) as progress,
         BatchRun(
-            "fold", "b1", members, store, databases={}, reuse=reuse, progress=progress, attempts_left=attempts_left
+            "fold",
+            "b1",
+            members,
+            store,
+            databases={},
+            reuse=reuse,
+            progress=progress,
+            attempts_left=attempts_left,
+            minutes=minutes,
         ) as run,
     ):
         missing = run.find_stored(actions)
@@ -116,6 +134,16 @@ def test_what_ran_out_of_memory_fails_the_attempt_and_the_last_attempt_settles_f
     receipt = read_receipt(run_batch(tmp_path, members, attempts_left=0))
     assert (receipt["good"].status, receipt["killed"].kind) == ("done", "out_of_memory")
     assert "2 computed, 1 not" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_member_that_hangs_takes_neither_its_batch_nor_its_receipt_with_it(tmp_path: Path) -> None:
+    with pytest.raises(SnakefoldError, match="out of time: endless"):
+        run_batch(tmp_path, ["good", "endless"], attempts_left=1, minutes=0.1)
+    receipt = read_receipt(run_batch(tmp_path, ["good", "endless"], minutes=0.1))
+    assert {name: (end.status, end.kind) for name, end in receipt.items()} == {
+        "good": ("done", None),
+        "endless": ("failed", "timeout"),
+    }
 
 
 def test_a_member_that_fails_for_good_takes_no_other_attempt(tmp_path: Path) -> None:

@@ -238,10 +238,14 @@ def test_a_sheet_that_grows_by_one_target_keeps_almost_all_batches(seed: int) ->
         assert len(ids(after, step) - ids(before, step)) <= 3 * places
 
 
-def test_the_reference_and_the_place_in_a_file_enter_no_batch() -> None:
-    plain = target("a", "M" * 50)
-    other = target("a", "M" * 50, reference=Path("r.cif"), file=Path("b.csv"), row=9)
-    assert batches(plan([plain])) == batches(plan([other]))
+def test_the_place_in_a_file_enters_no_batch_and_the_reference_the_last_one_alone() -> None:
+    plain = plan([target("a", "M" * 50)])
+    assert batches(plain) == batches(plan([target("a", "M" * 50, file=Path("b.csv"), row=9)]))
+    compared = plan([target("a", "M" * 50, reference=Path("r.cif"))])
+    assert ids(plain, "search_msa", "search_templates", "fold") == ids(
+        compared, "search_msa", "search_templates", "fold"
+    )
+    assert not ids(plain, "relax") & ids(compared, "relax")
 
 
 @pytest.mark.parametrize(
