@@ -1,6 +1,6 @@
 """The fleet file: what the profile `aws-batch` and our commands must know of an AWS account.
 
-`make aws-config` writes it from Terraform's output; docs/aws.md tells how to write it by hand. The queues, roles and
+docs/aws.md tells how to write it. The queues, roles and
 mounts in it are the executor plugin's concern (its README describes them); here stands where a run's files lie.
 """
 
@@ -54,8 +54,8 @@ def load_fleet(run: str | None = None) -> Fleet:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SnakefoldError(
-            f"{path}: there is no fleet file, which says where your bucket and queues are; write it with `make "
-            f"aws-config` or from {USUAL_PATH.with_name('fleet.example.yaml')}, or name one in {VARIABLE}"
+            f"{path}: there is no fleet file, which says where your bucket and queues are; write it from "
+            f"{USUAL_PATH.with_name('fleet.example.yaml')}, or name one in {VARIABLE}"
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SnakefoldError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None

@@ -96,11 +96,6 @@ class Definitions:
                 self._arns[name] = self._find(name) or self._register(name, body)
             return self._arns[name]
 
-    def forget(self) -> None:
-        """Look definitions up anew: one was deregistered while in use."""
-        with self._lock:
-            self._arns.clear()
-
     def _find(self, name: str) -> str | None:
         answer = self._aws.batch.describe_job_definitions(jobDefinitionName=name, status="ACTIVE")
         found = sorted(answer["jobDefinitions"], key=lambda definition: definition["revision"])
