@@ -99,8 +99,8 @@ class _Staging:
         except OSError as error:
             raise SnakefoldError(
                 f"{error.filename or self._place}: cannot be written ({error.strerror}); "
-                "let databases.cache in the config name a folder of this machine that can be written, with room for the "
-                "databases; on AWS, the machine must make the folder of the fleet's mounts, writable for uid 1000"
+                "let databases.cache in the config name a folder of this machine that can be written, with room for "
+                "the databases; on AWS, the machine must make the folder of the fleet's mounts, writable for uid 1000"
             ) from None
         return self._place
 
