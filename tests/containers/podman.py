@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from containers.engine import Engine, podman_environment
+from snakefold.databases.locking import locked
 from tests.conftest import ROOT
 
 
@@ -46,11 +47,22 @@ class Worker:
 
 
 def build_worker(folder: Path) -> Worker:
-    """Build the image from Debian's packages and this machine's pip, unless an image of the same content is there."""
+    """Build the image from Debian's packages and this machine's pip, unless an image of the same content is there.
+
+    Of test processes that run side by side, one builds and the others wait for it.
+    """
     command = [sys.executable, "-m", "containers.build", "worker", "--engine", "podman"]
-    result = subprocess.run(
-        [*command, "--base-from-packages", "--host-packages"], cwd=ROOT, capture_output=True, text=True, timeout=1800
-    )
+    lock = ROOT / ".snakefold/containers/test.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock, lambda _: None, "builds the worker image"):
+        result = subprocess.run(
+            [*command, "--base-from-packages", "--host-packages"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=1800,
+            check=False,
+        )
     assert result.returncode == 0, result.stderr[-4000:]
     reference, _ = result.stdout.splitlines()[-1].split()
     return Worker(podman=Engine(name="podman", environment=podman_environment(folder)), image=reference)
