@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from snakefold.engines import ENGINES
 from snakefold.engines.base import Engine
 from snakefold.errors import FaultsError
-from snakefold.files import write_json
+from snakefold.files import is_address, write_json
 
 MAX_SEED = 2**31 - 1
 """The largest seed that every engine and OpenMM can take (a signed 32-bit integer)."""
@@ -69,7 +69,7 @@ class Databases(Section):
     @field_validator("cache")
     @classmethod
     def _cache_is_local(cls, cache: str) -> str:
-        if cache.startswith("s3:") or "://" in cache:
+        if cache.startswith("s3:") or is_address(cache):
             raise ValueError("must be a folder of the machine that runs a job")
         return cache
 

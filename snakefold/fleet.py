@@ -1,7 +1,7 @@
 """The fleet file: what the profile `aws-batch` and our commands must know of an AWS account.
 
-docs/aws.md tells how to write it. The queues, roles and
-mounts in it are the executor plugin's concern (its README describes them); here stands where a run's files lie.
+docs/aws.md tells how to write it. The queues, roles, images and mounts in it are the executor plugin's concern (its
+README describes them); here stands where a run's files lie.
 """
 
 import os
@@ -30,13 +30,12 @@ _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """Where runs keep their files. `images` maps names, such as `worker`, to image references."""
+    """Where runs keep their files."""
 
     path: Path
     region: str
     bucket: str
     run: str
-    images: dict[str, str]
 
     @property
     def prefix(self) -> str:
@@ -66,7 +65,6 @@ def load_fleet(run: str | None = None) -> Fleet:
         region=_text(content, "region", path),
         bucket=_bucket(_text(content, "bucket", path), path),
         run=_run(run),
-        images=dict(content.get("images") or {}),
     )
 
 
@@ -78,7 +76,7 @@ def fleet_of_profile(arguments: list[str]) -> Fleet:
     """
     try:
         if _submits_nothing(arguments) and not _path().exists():
-            return Fleet(path=_path(), region="us-east-1", bucket=_UNKNOWN, run=_run(), images={})
+            return Fleet(path=_path(), region="us-east-1", bucket=_UNKNOWN, run=_run())
         return load_fleet()
     except SnakefoldError as error:
         sys.exit(f"snakefold: {error}")

@@ -8,6 +8,7 @@ whole or not at all, so that any number of writers may share a store and none se
 from pathlib import Path
 
 from snakefold.errors import SnakefoldError
+from snakefold.files import is_address
 from snakefold.s3 import is_s3
 from snakefold.store.base import DAY, GRACE_DAYS, Action, Record, Store, StoreError, StoreStatistics
 from snakefold.store.local import LocalStore
@@ -31,7 +32,7 @@ def open_store(location: str) -> Store:
     """The store at a directory or an S3 prefix, of which nothing is asked yet. Raises SnakefoldError otherwise."""
     if is_s3(location):
         return S3Store(location)
-    if "://" in location:
+    if is_address(location):
         raise SnakefoldError(
             f"store: {location}: neither a folder nor an S3 prefix; name a folder or s3://BUCKET/PREFIX"
         )

@@ -30,27 +30,24 @@ USUAL = {"summary.tsv", "outcome.json", "report/index.html", "report/data/one.js
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[S3Server]:
-    with S3Server().running() as server:
-        server.client.create_bucket(Bucket="bucket")
-        yield server
+def running(running: S3Server) -> S3Server:
+    running.client.create_bucket(Bucket="bucket")
+    return running
 
 
 @pytest.fixture
-def server(running: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3Server]:
-    running.forget()
-    running.environment(monkeypatch)
+def server(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3Server]:
     monkeypatch.chdir(tmp_path)
     fleet = {"region": "us-east-1", "bucket": "bucket", "queues": [{"name": "cpu", "vcpus": 4, "memory_mb": 8000}]}
     (tmp_path / "fleet.yaml").write_text(json.dumps(fleet))
     monkeypatch.setenv("SNAKEFOLD_FLEET", str(tmp_path / "fleet.yaml"))
     monkeypatch.delenv("SNAKEFOLD_RUN", raising=False)
-    client = running.client
+    client = server.client
     for name, content in FILES.items():
         checksum = base64.b64encode(hashlib.sha256(content).digest()).decode() if name.startswith("one/") else None
         put(client, name, content, **({"ChecksumSHA256": checksum, "ChecksumAlgorithm": "SHA256"} if checksum else {}))
     put(client, "one/template/.snakemake_timestamp", b"")
-    yield running
+    yield server
     for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
         for each in page.get("Contents", ()):
             client.delete_object(Bucket="bucket", Key=each["Key"])

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,10 +21,9 @@ UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTL
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[S3Server]:
-    with S3Server().running() as server:
-        server.client.create_bucket(Bucket="bucket")
-        yield server
+def running(running: S3Server) -> S3Server:
+    running.client.create_bucket(Bucket="bucket")
+    return running
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 from collections import namedtuple
-from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -25,20 +24,6 @@ from tests.unit.databases_s3_helpers import CONTENT, LARGE, RANGES, SMALL_ENOUGH
 from tests.unit.s3_server import S3Server, wait_until
 
 _NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[S3Server]:
-    with S3Server().running() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    running.forget()
-    running.environment(monkeypatch)
-    yield running
-    running.release.set()
 
 
 class Bench:

@@ -76,20 +76,6 @@ class S3Place:
 Place = LocalPlace | S3Place
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[S3Server]:
-    with S3Server().running() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    running.forget()
-    running.environment(monkeypatch)
-    yield running
-    running.release.set()
-
-
 @pytest.fixture(params=["directory", "S3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "directory":
