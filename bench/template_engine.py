@@ -87,7 +87,7 @@ def model_pair(folder: Path, target: str, template: str, msa: Path | None) -> tu
     sequence = read_chains(structure(folder, target))[0].sequence
     chain = ChainInputs(sequence=sequence, msa=msa)
     task = FoldTask(chains=(chain,), template=structure(folder, template))
-    templates = realigned(task, select_templates(task))
+    templates = tuple((template,) for template in realigned(task, select_templates(task)))
     model = build_model([sequence], templates)
     return model, time.process_time() - start
 
@@ -122,7 +122,7 @@ def row(pair: Pair, folder: Path, msa: Path | None) -> str:
     plot = ramachandran([chain])
     was = pair.prototype
     before = f"({was[0]:.3f} {was[1]:4.2f} {was[2]:.2f} {was[3]:3.0f}s)" if was else ""
-    identity = model.templates[0].hit.identity
+    identity = model.templates[0][0].hit.identity
     estimate = np.mean([value for value in model.confidence[0] if value is not None]) / 100
     chi1 = chi1_right(chain, read_chains(reference)[0])
     return (

@@ -308,16 +308,14 @@ def _is_model_of(chains: Sequence[ModelChain], sequences: Sequence[str]) -> bool
 def _template_uses(prediction: Prediction) -> list[TemplateUse]:
     """The templates that the engine names, with sequence and alignment as far as the files tell them.
 
-    An engine that models chain by chain lists one template a chain, in order, and its rows in `alignment.fasta`.
+    Each names the chain that it was used for, and has its two rows in `alignment.fasta`, in the same order.
     """
     listed = list(prediction.prediction.get("templates", []))
-    if len(listed) != len(prediction.sequences):
-        return []
     rows = _alignment_rows(prediction.alignment)
     files = {path.name.lower().split(".")[0]: path for path in prediction.templates}
     uses = []
     for index, template in enumerate(listed):
-        entry, chain = str(template["entry"]), str(template["chain"])
+        entry, chain, target = str(template["entry"]), str(template["chain"]), int(template["chain_index"])
         target_row, template_row = rows[index] if len(rows) == len(listed) else (None, None)
         sequence = _template_sequence(files.get(entry.lower()), chain)
         residues = (template_row or "").replace("-", "")
@@ -325,11 +323,11 @@ def _template_uses(prediction: Prediction) -> list[TemplateUse]:
             sequence = residues
         if not sequence:
             continue
-        if target_row is not None and target_row.replace("-", "") != prediction.sequences[index]:
+        if target_row is not None and target_row.replace("-", "") != prediction.sequences[target]:
             target_row = template_row = None
         uses.append(
             TemplateUse(
-                target_chain=index,
+                target_chain=target,
                 entry=entry,
                 chain=chain,
                 sequence=sequence,

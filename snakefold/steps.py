@@ -518,8 +518,8 @@ def _prediction(
     prediction = read_json(made / "prediction.json")
     numbers = range(len(target.chains))
     used: dict[str, Path] = {}
-    for number, template in enumerate(prediction["templates"]):
-        entry = read_by_engine(f"{number}/templates/{template['entry']}.cif.gz")
+    for template in prediction["templates"]:
+        entry = read_by_engine(f"{template['chain_index']}/templates/{template['entry']}.cif.gz")
         if entry is not None:
             used.setdefault(entry.name, entry)
     if target.template is not None:

@@ -47,7 +47,16 @@ def make(tmp_path: Path) -> Callable[..., Prediction]:
                 "mean_confidence": 68.4,
                 "ptm": None,
                 "iptm": None,
-                "templates": [{"entry": "1ubi", "chain": "A", "identity": 1.0, "coverage": 0.95, "evalue": 1e-40}],
+                "templates": [
+                    {
+                        "chain_index": 0,
+                        "entry": "1ubi",
+                        "chain": "A",
+                        "identity": 1.0,
+                        "coverage": 0.95,
+                        "evalue": 1e-40,
+                    }
+                ],
                 "invented": [[[10, 12]]],
                 "unmodelled": [[[72, 76]]],
                 "notes": ["residues 73-76 were left out"],

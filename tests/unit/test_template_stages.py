@@ -41,7 +41,7 @@ def inhibitor() -> PolymerChain:
 
 
 def test_the_backbone_is_the_templates_where_aligned_and_empty_elsewhere(inhibitor: PolymerChain) -> None:
-    backbone = copy_backbone("G" * 60, template_of(inhibitor, [(2, 10), (3, 11), (7, 12)]))
+    backbone = copy_backbone("G" * 60, [template_of(inhibitor, [(2, 10), (3, 11), (7, 12)])])
     assert np.flatnonzero(backbone.modelled).tolist() == [2, 3, 7]
     assert np.array_equal(backbone.atoms[3, 1], inhibitor.residues[11]["CA"])
     assert backbone.bonded(2) and not backbone.bonded(3)
@@ -53,7 +53,7 @@ def test_residues_without_a_whole_backbone_or_of_the_wrong_hand_are_left_out(inh
     del residues[8]["O"]
     residues[20]["CB"] = 2 * residues[20]["CA"] - residues[20]["CB"]
     backbone = copy_backbone(
-        inhibitor.sequence, itself(PolymerChain(name="A", sequence=inhibitor.sequence, residues=residues))
+        inhibitor.sequence, [itself(PolymerChain(name="A", sequence=inhibitor.sequence, residues=residues))]
     )
     assert np.flatnonzero(~backbone.modelled).tolist() == [5, 20]
     # A missing oxygen is put back where it was.
@@ -63,8 +63,8 @@ def test_residues_without_a_whole_backbone_or_of_the_wrong_hand_are_left_out(inh
 def test_cis_bonds_are_kept_before_proline_only() -> None:
     residues = peptide("AAAPAAA", [STRAND] * 7, omegas={3: 0.0})
     chain = PolymerChain(name="A", sequence="AAAPAAA", residues=residues)
-    assert copy_backbone("GGGPGGG", itself(chain)).modelled.all()
-    assert np.flatnonzero(~copy_backbone("GGGGGGG", itself(chain)).modelled).tolist() == [2, 3]
+    assert copy_backbone("GGGPGGG", [itself(chain)]).modelled.all()
+    assert np.flatnonzero(~copy_backbone("GGGGGGG", [itself(chain)]).modelled).tolist() == [2, 3]
 
 
 @pytest.mark.parametrize(("start", "end", "inserted"), [(24, 28, 4), (24, 28, 7), (25, 25, 2), (38, 40, 0)])
@@ -75,7 +75,7 @@ def test_gaps_are_closed_by_loops_with_sound_bonds(
     sequence = inhibitor.sequence[:start] + "G" * inserted + inhibitor.sequence[end:]
     shift = inserted - (end - start)
     pairs = [(i, i) for i in range(start)] + [(i + shift, i) for i in range(end, len(inhibitor.sequence))]
-    backbone = copy_backbone(sequence, template_of(inhibitor, pairs))
+    backbone = copy_backbone(sequence, [template_of(inhibitor, pairs)])
     [ranges] = close_gaps([backbone], seed=0)
     assert backbone.modelled.all()
     assert ranges and ranges[0][0] <= start and ranges[0][1] >= start + inserted
@@ -87,7 +87,7 @@ def test_gaps_are_closed_by_loops_with_sound_bonds(
 
 def test_loops_depend_on_the_seed_alone(inhibitor: PolymerChain) -> None:
     def close(seed: int) -> np.ndarray:
-        backbone = copy_backbone(inhibitor.sequence, itself(inhibitor))
+        backbone = copy_backbone(inhibitor.sequence, [itself(inhibitor)])
         backbone.clear(24, 28)
         close_gaps([backbone], seed)
         return backbone.atoms
@@ -100,14 +100,14 @@ def test_insertions_beyond_the_longest_loop_are_left_out(inhibitor: PolymerChain
     count = LONGEST_LOOP + 1
     sequence = inhibitor.sequence[:25] + "A" * count + inhibitor.sequence[25:]
     pairs = [(i, i) for i in range(25)] + [(i + count, i) for i in range(25, 58)]
-    backbone = copy_backbone(sequence, template_of(inhibitor, pairs))
+    backbone = copy_backbone(sequence, [template_of(inhibitor, pairs)])
     assert close_gaps([backbone], seed=0) == [[]]
     assert np.flatnonzero(~backbone.modelled).tolist() == list(range(25, 25 + count))
 
 
 def test_tails_are_built_without_broken_bonds_or_moved_atoms(inhibitor: PolymerChain) -> None:
     sequence = "MKTAYIAK" + inhibitor.sequence + "GSHMKL"
-    backbone = copy_backbone(sequence, template_of(inhibitor, [(i + 8, i) for i in range(58)]))
+    backbone = copy_backbone(sequence, [template_of(inhibitor, [(i + 8, i) for i in range(58)])])
     before = backbone.atoms[8:65].copy()
     grow_tails([backbone], seed=0)
     assert backbone.modelled.all()
@@ -119,8 +119,8 @@ def test_tails_are_built_without_broken_bonds_or_moved_atoms(inhibitor: PolymerC
 
 def test_conserved_side_chains_and_disulfides_are_copied(inhibitor: PolymerChain) -> None:
     template = itself(inhibitor)
-    backbone = copy_backbone(inhibitor.sequence, template)
-    [packed] = pack_side_chains([backbone], [suggestions(backbone, template)], seed=0)
+    backbone = copy_backbone(inhibitor.sequence, [template])
+    [packed] = pack_side_chains([backbone], [suggestions(backbone, [template])], seed=0)
     same = [
         all(np.array_equal(packed[index][name], inhibitor.residues[index][name]) for name in packed[index])
         for index in packed
@@ -133,7 +133,7 @@ def test_conserved_side_chains_and_disulfides_are_copied(inhibitor: PolymerChain
 
 def test_side_chains_packed_on_the_true_backbone_find_most_rotamers() -> None:
     chain = read_chains(MINI / "targets" / "ubiquitin.cif.gz")[0]
-    backbone = copy_backbone(chain.sequence, itself(chain))
+    backbone = copy_backbone(chain.sequence, [itself(chain)])
     [packed] = pack_side_chains([backbone], [{}], seed=0)
     atoms = {i: dict(zip(BACKBONE, backbone.atoms[i], strict=True)) | packed[i] for i in packed}
     unknown = [None] * len(chain.sequence)
@@ -183,22 +183,22 @@ def test_a_chain_with_a_hole_is_minimised_in_two_pieces(inhibitor: PolymerChain)
 
 def test_confidence_falls_in_loops_and_rises_with_identity(inhibitor: PolymerChain) -> None:
     template = itself(inhibitor)
-    backbone = copy_backbone(inhibitor.sequence, template)
+    backbone = copy_backbone(inhibitor.sequence, [template])
     backbone.clear(24, 28)
     close_gaps([backbone], seed=0)
-    [values] = estimated_lddt([backbone], [template])
+    [values] = estimated_lddt([backbone], [[template]])
     numbers = np.array(values, dtype=float)
     built = backbone.template_index < 0
     assert numbers[built].max() < numbers[~built].mean() - 5
     assert np.all((numbers > 0) & (numbers < 100))
-    foreign = copy_backbone("".join("A" if letter != "A" else "L" for letter in inhibitor.sequence), template)
-    [worse] = estimated_lddt([foreign], [template])
+    foreign = copy_backbone("".join("A" if letter != "A" else "L" for letter in inhibitor.sequence), [template])
+    [worse] = estimated_lddt([foreign], [[template]])
     assert np.nanmean(np.array(worse, dtype=float)) < numbers.mean() - 5
 
 
 def test_features_are_known_for_modelled_residues_only(inhibitor: PolymerChain) -> None:
     template = template_of(inhibitor, [(i, i) for i in range(10, 50)])
-    backbone = copy_backbone(inhibitor.sequence, template)
-    found = features(backbone, template, backbone.atoms[backbone.modelled, 1])
+    backbone = copy_backbone(inhibitor.sequence, [template])
+    found = features(backbone, [template], backbone.atoms[backbone.modelled, 1])
     assert found.shape == (58, len(FEATURES))
     assert np.flatnonzero(np.isfinite(found).all(axis=1)).tolist() == list(range(10, 50))

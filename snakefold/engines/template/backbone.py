@@ -1,5 +1,6 @@
-"""The backbone that a target chain takes over from its template, and where it cannot."""
+"""The backbone that a target chain takes over from its templates, and where it cannot."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,15 +27,31 @@ class Backbone:
     """The backbone of one target chain while it is being built.
 
     `sequence` holds standard amino acids only. `atoms` is (residues, 4, 3): N, CA, C, O in angstrom, NaN where a
-    residue is not modelled. `template_index` (residues,) is the index of the template residue whose backbone was
-    copied, -1 where it was not (a gap, a loop that was built anew). `posterior` (residues,) is that of the alignment, 0
-    where there is none.
+    residue is not modelled. `source` (residues,) says which of the chain's templates gave a residue its backbone,
+    `template_index` (residues,) the index of the residue in that template's sequence: both -1 where it was not copied
+    (a gap, a loop that was built anew). `template_letters` holds that template's amino acids, "-" where there is none.
+    `posterior` (residues,) is that of the alignment, 0 where there is none.
     """
 
     sequence: str
     atoms: Array
+    source: NDArray[np.int64]
     template_index: NDArray[np.int64]
+    template_letters: str
     posterior: Array
+
+    @classmethod
+    def blank(cls, sequence: str) -> "Backbone":
+        """A backbone of which nothing is modelled yet."""
+        count = len(sequence)
+        return cls(
+            sequence="".join(standard_letter(letter) for letter in sequence),
+            atoms=np.full((count, 4, 3), np.nan),
+            source=np.full(count, -1, dtype=np.int64),
+            template_index=np.full(count, -1, dtype=np.int64),
+            template_letters="-" * count,
+            posterior=np.zeros(count),
+        )
 
     @property
     def modelled(self) -> NDArray[np.bool_]:
@@ -44,7 +61,10 @@ class Backbone:
     def clear(self, start: int, end: int) -> None:
         """Forget the coordinates of residues start to end (half-open)."""
         self.atoms[start:end] = np.nan
+        self.source[start:end] = -1
         self.template_index[start:end] = -1
+        letters = self.template_letters
+        self.template_letters = letters[:start] + "-" * len(letters[start:end]) + letters[end:]
 
     def bonded(self, index: int) -> bool:
         """Whether residue `index` is joined to the next one by a peptide bond."""
@@ -77,29 +97,29 @@ class Backbone:
         self.atoms[index, 3] = carbonyl_oxygen(ca, c, following)
 
 
-def copy_backbone(sequence: str, template: ChainTemplate) -> Backbone:
-    """The template's backbone at every aligned residue that has one.
+def copy_backbone(sequence: str, templates: Sequence[ChainTemplate]) -> Backbone:
+    """The templates' backbone at every aligned residue that has one: the main template's, unless another gives it.
 
     Left out, so that they are built anew, are template residues of the wrong hand or with broken bonds, and cis peptide
     bonds that the target does not follow with a proline (before any other residue, cis is rare and mostly functional).
     """
-    count = len(sequence)
-    backbone = Backbone(
-        sequence="".join(standard_letter(letter) for letter in sequence),
-        atoms=np.full((count, 4, 3), np.nan),
-        template_index=np.full(count, -1, dtype=np.int64),
-        posterior=np.zeros(count),
-    )
-    alignment = template.alignment
-    for target, index, posterior in zip(alignment.target, alignment.template, alignment.posterior, strict=True):
-        atoms = template.chain.residues.get(int(index), {})
-        if not {"N", "CA", "C"} <= set(atoms) or not is_left_handed("ALA", atoms) or not _whole(atoms):
-            continue
-        for column, name in enumerate(BACKBONE):
-            if name in atoms:
-                backbone.atoms[target, column] = atoms[name]
-        backbone.template_index[target] = index
-        backbone.posterior[target] = posterior
+    backbone = Backbone.blank(sequence)
+    letters = ["-"] * len(sequence)
+    for number, template in enumerate(templates):
+        alignment = template.alignment
+        for target, index, posterior in zip(alignment.target, alignment.template, alignment.posterior, strict=True):
+            if number > 0 and not any(start <= target < end for start, end in template.gives):
+                continue
+            atoms = template.chain.residues.get(int(index), {})
+            if not {"N", "CA", "C"} <= set(atoms) or not is_left_handed("ALA", atoms) or not _whole(atoms):
+                continue
+            for column, name in enumerate(BACKBONE):
+                backbone.atoms[target, column] = atoms.get(name, np.nan)
+            backbone.source[target] = number
+            backbone.template_index[target] = index
+            letters[target] = template.chain.sequence[index]
+            backbone.posterior[target] = posterior
+    backbone.template_letters = "".join(letters)
     omega = backbone.torsions()[:, 2]
     for index in np.flatnonzero(np.abs(omega) < 90).tolist():
         if backbone.sequence[index] != "P":

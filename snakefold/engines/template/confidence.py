@@ -26,7 +26,7 @@ _BURIED_NEIGHBOURS = 20.0
 _IDENTITY_OF_BUILT = 0.5
 
 
-def features(backbone: Backbone, template: ChainTemplate, surroundings: Array) -> Array:
+def features(backbone: Backbone, templates: Sequence[ChainTemplate], surroundings: Array) -> Array:  # noqa: ARG001
     """What is known of each residue: (residues, FEATURES), rows of NaN where nothing is modelled.
 
     posterior: of the aligned pair, 0 where the backbone was built. local identity: the fraction of equal pairs among
@@ -38,12 +38,7 @@ def features(backbone: Backbone, template: ChainTemplate, surroundings: Array) -
     """
     count = len(backbone.sequence)
     copied = backbone.template_index >= 0
-    equal = np.array(
-        [
-            bool(index >= 0) and template.chain.sequence[index] == letter
-            for letter, index in zip(backbone.sequence, backbone.template_index.tolist(), strict=True)
-        ]
-    )
+    equal = np.array([a == b for a, b in zip(backbone.sequence, backbone.template_letters, strict=True)])
     window = np.ones(2 * _WINDOW + 1)
     aligned = np.convolve(copied, window, mode="same")
     local = np.convolve(equal, window, mode="same") / np.maximum(aligned, 1)
@@ -76,12 +71,14 @@ def _distance_to(flags: np.ndarray) -> Array:
     return np.abs(np.arange(count)[:, None] - places).min(axis=1).astype(float)
 
 
-def estimated_lddt(backbones: Sequence[Backbone], templates: Sequence[ChainTemplate]) -> list[list[float | None]]:
+def estimated_lddt(
+    backbones: Sequence[Backbone], templates: Sequence[Sequence[ChainTemplate]]
+) -> list[list[float | None]]:
     """Estimated lDDT, 0-100, of every residue by chain; None where a residue is not modelled."""
     surroundings = np.concatenate([backbone.atoms[backbone.modelled, 1] for backbone in backbones])
     result: list[list[float | None]] = []
-    for backbone, template in zip(backbones, templates, strict=True):
-        logits = features(backbone, template, surroundings) @ _WEIGHTS
+    for backbone, of_chain in zip(backbones, templates, strict=True):
+        logits = features(backbone, of_chain, surroundings) @ _WEIGHTS
         values = 100 / (1 + np.exp(-logits))
         result.append([round(float(value), 2) if np.isfinite(value) else None for value in values])
     return result

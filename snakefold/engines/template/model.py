@@ -30,9 +30,13 @@ _TOO_FAR_IDENTITY = 0.20
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A finished model. Per chain: atoms by residue index (angstrom), what was built without template, confidence."""
+    """A finished model.
 
-    templates: tuple[ChainTemplate, ...]
+    Per chain: templates (the main one first), atoms by residue index (angstrom), what was built without template,
+    confidence.
+    """
+
+    templates: tuple[tuple[ChainTemplate, ...], ...]
     backbones: tuple[Backbone, ...]
     atoms: tuple[dict[int, dict[str, Array]], ...]
     invented: tuple[list[list[int]], ...]
@@ -50,7 +54,7 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
     """
     keep_tails = _keep_tails(task)
     try:
-        templates = realigned(task, select_templates(task))
+        templates = tuple((template,) for template in realigned(task, select_templates(task)))
     except NoTemplateError as error:
         return Outcome(status="skipped", kind=error.kind, reason=str(error))
     sequences = [chain.sequence for chain in task.chains]
@@ -72,7 +76,9 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
             "ptm": None,
             "iptm": None,
             "templates": [
-                _template_facts(template, sequence) for template, sequence in zip(templates, sequences, strict=True)
+                _template_facts(template, sequence, chain, _given(model.backbones[chain], number))
+                for chain, sequence in enumerate(sequences)
+                for number, template in enumerate(templates[chain])
             ],
             "invented": list(model.invented),
             "unmodelled": list(model.unmodelled),
@@ -80,9 +86,9 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
         },
     )
     facts = {
-        "template": templates[0].hit.entry,
-        "template_chains": [template.chain.name for template in templates],
-        "identity": min(_identity(t, sequence) for t, sequence in zip(templates, sequences, strict=True)),
+        "template": templates[0][0].hit.entry,
+        "template_chains": [of_chain[0].chain.name for of_chain in templates],
+        "identity": min(_identity(each[0], sequence) for each, sequence in zip(templates, sequences, strict=True)),
         "mean_confidence": mean,
     }
     return Outcome(status="done", facts=facts)
@@ -97,13 +103,17 @@ def _keep_tails(task: FoldTask) -> bool:
 
 
 def build_model(
-    sequences: Sequence[str], templates: tuple[ChainTemplate, ...], *, seed: int = 0, keep_tails: bool = False
+    sequences: Sequence[str],
+    templates: tuple[tuple[ChainTemplate, ...], ...],
+    *,
+    seed: int = 0,
+    keep_tails: bool = False,
 ) -> Model:
-    """Build all chains together: backbones, loops, side chains, minimisation, confidence.
+    """Build all chains together, each on its templates: backbones, loops, side chains, minimisation, confidence.
 
     Raises MemberError ("too_little_template") if fewer than 15 residues of a chain have a template.
     """
-    backbones = [copy_backbone(sequence, template) for sequence, template in zip(sequences, templates, strict=True)]
+    backbones = [copy_backbone(sequence, of_chain) for sequence, of_chain in zip(sequences, templates, strict=True)]
     for number, backbone in enumerate(backbones, start=1):
         if backbone.modelled.sum() < _FEWEST_RESIDUES:
             raise MemberError(
@@ -113,7 +123,7 @@ def build_model(
     seed %= 2**31
     close_gaps(backbones, seed)
     grow_tails(backbones, seed, None if keep_tails else LONGEST_END)
-    suggested = [suggestions(backbone, template) for backbone, template in zip(backbones, templates, strict=True)]
+    suggested = [suggestions(backbone, of_chain) for backbone, of_chain in zip(backbones, templates, strict=True)]
     packed = pack_side_chains(backbones, suggested, seed)
     raw = [
         RawChain(
@@ -145,11 +155,18 @@ def _identity(template: ChainTemplate, sequence: str) -> float:
     return round(template.alignment.identity(sequence, template.chain.sequence), 4)
 
 
-def _template_facts(template: ChainTemplate, sequence: str) -> dict[str, str | float]:
+def _given(backbone: Backbone, number: int) -> list[list[int]]:
+    """The ranges of residues whose backbone is that of the chain's template `number`."""
+    return modelled_ranges(np.flatnonzero(backbone.source == number).tolist())
+
+
+def _template_facts(template: ChainTemplate, sequence: str, chain: int, ranges: list[list[int]]) -> dict[str, object]:
     hit = template.hit
     return {
+        "chain_index": chain,
         "entry": hit.entry,
         "chain": hit.chain,
+        "ranges": ranges,
         "identity": _identity(template, sequence),
         "coverage": round(len(template.alignment) / len(sequence), 4),
         "evalue": hit.evalue,
@@ -163,7 +180,7 @@ def _notes(sequences: Sequence[str], model: Model) -> list[str]:
         name = chain_name(number)
         replaced = sorted({letter for letter in sequence if standard_letter(letter) != letter})
         notes += [f"Chain {name}: {letter} was modelled as {standard_letter(letter)}." for letter in replaced]
-        identity = _identity(model.templates[number], sequence)
+        identity = _identity(model.templates[number][0], sequence)
         if identity < _TOO_FAR_IDENTITY:
             notes.append(
                 f"Chain {name}: only {identity:.0%} of the aligned residues are identical; the alignment may be wrong."
@@ -177,13 +194,14 @@ def _notes(sequences: Sequence[str], model: Model) -> list[str]:
     return notes
 
 
-def alignment_fasta(sequences: Sequence[str], templates: Sequence[ChainTemplate]) -> str:
-    """Target and template rows of each chain as aligned FASTA: the whole target, and the template's aligned span."""
+def alignment_fasta(sequences: Sequence[str], templates: Sequence[Sequence[ChainTemplate]]) -> str:
+    """Aligned FASTA: for each chain and template two rows, the whole target and the template's aligned span."""
     records: list[str] = []
-    for number, (sequence, template) in enumerate(zip(sequences, templates, strict=True)):
-        top, bottom = aligned_rows(sequence, template)
-        name = chain_name(number)
-        records.append(f">target {name}\n{top}\n>{template.hit.entry} {template.chain.name}\n{bottom}\n")
+    for number, (sequence, of_chain) in enumerate(zip(sequences, templates, strict=True)):
+        for template in of_chain:
+            top, bottom = aligned_rows(sequence, template)
+            name = chain_name(number)
+            records.append(f">target {name}\n{top}\n>{template.hit.entry} {template.chain.name}\n{bottom}\n")
     return "".join(records)
 
 

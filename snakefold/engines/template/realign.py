@@ -80,12 +80,7 @@ def _log_odds(profile: Any, sequence: str) -> Array:
 
 def _costs(chain: PolymerChain) -> Array:
     """What a gap costs extra, by the number of template residues before it: (residues + 1,), 0 outside helices."""
-    backbone = Backbone(
-        sequence=chain.sequence,
-        atoms=np.full((len(chain.sequence), 4, 3), np.nan),
-        template_index=np.full(len(chain.sequence), -1),
-        posterior=np.zeros(len(chain.sequence)),
-    )
+    backbone = Backbone.blank(chain.sequence)
     for index, atoms in chain.residues.items():
         if {"N", "CA", "C"} <= set(atoms):
             backbone.atoms[index, :3] = [atoms["N"], atoms["CA"], atoms["C"]]

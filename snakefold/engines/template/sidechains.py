@@ -83,12 +83,13 @@ def rotamers() -> Mapping[str, tuple[Array, Array]]:
     )
 
 
-def suggestions(backbone: Backbone, template: ChainTemplate) -> dict[int, Suggestion]:
-    """What the template says of each residue whose backbone was copied from it."""
+def suggestions(backbone: Backbone, templates: Sequence[ChainTemplate]) -> dict[int, Suggestion]:
+    """What the templates say of each residue whose backbone was copied from one of them."""
     found: dict[int, Suggestion] = {}
-    bridged = _bridged_cysteines(template)
+    bridged = [_bridged_cysteines(template) for template in templates]
     for target in np.flatnonzero(backbone.template_index >= 0).tolist():
-        index = int(backbone.template_index[target])
+        source, index = int(backbone.source[target]), int(backbone.template_index[target])
+        template = templates[source]
         atoms = template.chain.residues[index]
         letter, other = backbone.sequence[target], template.chain.sequence[index]
         residue = NAME_OF_LETTER[letter]
@@ -96,7 +97,7 @@ def suggestions(backbone: Backbone, template: ChainTemplate) -> dict[int, Sugges
         if letter == other and names and set(names) <= set(atoms) and is_left_handed(residue, atoms):
             found[target] = Suggestion(
                 atoms={name: np.asarray(atoms[name], dtype=float) for name in names},
-                fixed=letter == "C" and _partner_is_cysteine(backbone, bridged.get(index)),
+                fixed=letter == "C" and _partner_is_cysteine(backbone, source, bridged[source].get(index)),
             )
         elif chi_atoms(residue) and other in NAME_OF_LETTER and (chis := _carried_chis(letter, other, atoms)):
             alike = any(letter in group and other in group for group in _ALIKE)
@@ -115,9 +116,11 @@ def _bridged_cysteines(template: ChainTemplate) -> dict[int, int]:
     return partners
 
 
-def _partner_is_cysteine(backbone: Backbone, partner: int | None) -> bool:
-    """Whether the template residue `partner` became a cysteine of the target too."""
-    targets = np.flatnonzero(backbone.template_index == partner) if partner is not None else []
+def _partner_is_cysteine(backbone: Backbone, source: int, partner: int | None) -> bool:
+    """Whether residue `partner` of the template `source` became a cysteine of the target too."""
+    if partner is None:
+        return False
+    targets = np.flatnonzero((backbone.source == source) & (backbone.template_index == partner))
     return len(targets) > 0 and backbone.sequence[int(targets[0])] == "C"
 
 

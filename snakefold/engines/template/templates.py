@@ -44,11 +44,17 @@ class TemplateHit:
 
 @dataclass(frozen=True, kw_only=True)
 class ChainTemplate:
-    """What one chain of the target is modelled on."""
+    """What one chain of the target is modelled on, alone or with others.
+
+    Of several templates of one chain the first is the main one; the coordinates of the others' `chain` are superposed
+    into its frame. `gives` are the target's ranges (half-open) whose backbone comes from this template: empty for a
+    main one, which gives all that no other does.
+    """
 
     hit: TemplateHit
     chain: PolymerChain
     alignment: Alignment
+    gives: tuple[tuple[int, int], ...] = ()
 
 
 class NoTemplateError(Exception):
