@@ -12,7 +12,15 @@ from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, replacing, write_json, write_text
 from snakefold.outcome import Status
 from snakefold.structures.compare import Comparison, compare
-from snakefold.structures.geometry import chain_breaks, find_clashes, peptide_bonds, ramachandran, wrong_chirality
+from snakefold.structures.geometry import (
+    AtomId,
+    backbone_torsions,
+    chain_breaks,
+    find_clashes,
+    peptide_bonds,
+    ramachandran,
+    wrong_chirality,
+)
 from snakefold.structures.io import (
     ModelChain,
     chain_name,
@@ -24,8 +32,10 @@ from snakefold.structures.io import (
 )
 from snakefold.structures.modelcif import TemplateUse, write_modelcif
 from snakefold.structures.residues import NAME_OF_LETTER
+from snakefold.superposed import AlignedTemplate, superposed_templates
 
 _LOG_LINES = 20
+_CLASHES_LISTED = 50  # the worst; a model with more has other troubles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +115,13 @@ def score_prediction(prediction: Prediction, folder: Path) -> None:
             write_text(folder / "pae.json", pae_json(read_json(prediction.pae)))
         except (ValueError, KeyError, TypeError, IndexError) as error:
             notes.append(f"No pae.json: the engine's file is not a matrix of aligned errors ({error}).")
+    shown = superposed_templates(_aligned_templates(prediction), chains)
+    if any(shown):
+        write_model(folder / "templates.cif", [chain for chain in shown if chain is not None])
     reference = _compare(prediction, chains, folder, notes)
-    write_json(folder / "scores.json", _scores(prediction, unrelaxed_chains, chains, relaxed, reference, notes))
+    scores = _scores(prediction, unrelaxed_chains, chains, relaxed, reference, notes)
+    scores["templates"] = _with_overlays(scores["templates"], shown)
+    write_json(folder / "scores.json", scores)
     write_status(folder, prediction.target_id, prediction.engine, "done")
 
 
@@ -202,6 +217,7 @@ def _scores(
     relax = prediction.relax or {}
     plot = ramachandran(chains)
     bonds = peptide_bonds(chains)
+    clashes = find_clashes(chains)
     return {
         "target": prediction.target_id,
         "engine": prediction.engine,
@@ -212,7 +228,15 @@ def _scores(
         "ptm": made.get("ptm"),
         "iptm": made.get("iptm"),
         "templates": list(made.get("templates", [])),
-        "clashes": {"before": len(find_clashes(unrelaxed)), "after": len(find_clashes(chains)) if relaxed else None},
+        "too_far": bool(made.get("too_far", False)),
+        "clashes": {
+            "before": len(find_clashes(unrelaxed)) if relaxed else len(clashes),
+            "after": len(clashes) if relaxed else None,
+            "worst": [
+                [_atom_json(chains, clash.first), _atom_json(chains, clash.second), round(clash.overlap, 2)]
+                for clash in clashes[:_CLASHES_LISTED]
+            ],
+        },
         "violations": {
             "before": relax.get("violations_before"),
             "after": relax.get("violations_after") if relaxed else None,
@@ -222,6 +246,7 @@ def _scores(
             "allowed": plot.allowed,
             "outliers": plot.outliers,
             "outlier_residues": [_residue_json(chains, chain, residue) for chain, residue in plot.outlier_residues],
+            "torsions": [_torsions_json(chain) for chain in chains],
         },
         "geometry": {
             "wrong_chirality": [_residue_json(chains, atom.chain, atom.residue) for atom in wrong_chirality(chains)],
@@ -232,6 +257,8 @@ def _scores(
         "relaxed": relaxed,
         "notes": list(notes),
         "reference": reference,
+        "software": dict(prediction.software),
+        "databases": [dict(database) for database in prediction.databases],
     }
 
 
@@ -254,6 +281,27 @@ def _chain_json(prediction: Prediction, chains: Sequence[ModelChain], index: int
 def _residue_json(chains: Sequence[ModelChain], chain: int, residue: int) -> list[Any]:
     """Chain name, 0-based index in its sequence, residue name."""
     return [chain_name(chain), residue, NAME_OF_LETTER.get(chains[chain].sequence[residue], "UNK")]
+
+
+def _atom_json(chains: Sequence[ModelChain], atom: AtomId) -> list[Any]:
+    """As `_residue_json`, and the atom's name."""
+    return [*_residue_json(chains, atom.chain, atom.residue), atom.atom]
+
+
+def _torsions_json(chain: ModelChain) -> list[list[float]]:
+    """Residue index, phi and psi (degrees) of each residue that has both."""
+    return [[index, round(phi, 1), round(psi, 1)] for index, (phi, psi) in sorted(backbone_torsions(chain).items())]
+
+
+def _with_overlays(templates: Sequence[Any], shown: Sequence[ModelChain | None]) -> list[Any]:
+    """Each template with `overlay`, the name of its chain in templates.cif, or None."""
+    if len(shown) != len(templates):
+        return list(templates)
+    names = (chain_name(number) for number in range(len(templates)))
+    return [
+        {**template, "overlay": None if chain is None else next(names)}
+        for template, chain in zip(templates, shown, strict=True)
+    ]
 
 
 def _compare(
@@ -340,6 +388,31 @@ def _template_uses(prediction: Prediction) -> list[TemplateUse]:
             )
         )
     return uses
+
+
+def _aligned_templates(prediction: Prediction) -> list[AlignedTemplate | None]:
+    """The templates that the engine names, where the entry's file and both rows of the alignment are there."""
+    listed = list(prediction.prediction.get("templates", []))
+    rows = _alignment_rows(prediction.alignment)
+    if len(rows) != len(listed):
+        return []
+    files = {path.name.lower().split(".")[0]: path for path in prediction.templates}
+    aligned: list[AlignedTemplate | None] = []
+    for template, (target_row, template_row) in zip(listed, rows, strict=True):
+        path, target = files.get(str(template["entry"]).lower()), int(template["chain_index"])
+        fits = target_row.replace("-", "") == prediction.sequences[target]
+        aligned.append(
+            AlignedTemplate(
+                target_chain=target,
+                path=path,
+                chain=str(template["chain"]),
+                target_row=target_row,
+                template_row=template_row,
+            )
+            if path is not None and fits
+            else None
+        )
+    return aligned
 
 
 def _template_sequence(path: Path | None, chain: str) -> str:

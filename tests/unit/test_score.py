@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_the_folder_holds_every_file_and_the_same_bytes_again(make, tmp_path):
         "scores.json",
         "status.json",
         "template/1ubi.cif.gz",
+        "templates.cif",
     }
     assert digests(tmp_path / "first") == digests(tmp_path / "second")
 
@@ -120,6 +122,11 @@ def test_scores_say_what_is_in_the_model(make, tmp_path):
     plot = scores["ramachandran"]
     assert plot["favoured"] + plot["allowed"] + plot["outliers"] == 70
     assert len(plot["outlier_residues"]) == plot["outliers"]
+    assert len(plot["torsions"][0]) == 70
+    assert all(-180 <= angle <= 180 for _, *angles in plot["torsions"][0] for angle in angles)
+    assert scores["too_far"] is False
+    assert len(scores["clashes"]["worst"]) == min(50, scores["clashes"]["before"])
+    assert (scores["software"], scores["databases"][0]["name"]) == ({"snakefold": "0.1.0"}, "mini")
     assert scores["reference"] is None
     assert scores["notes"] == ["residues 73-76 were left out"]
     assert read_json(tmp_path / "out" / "status.json")["status"] == "done"
@@ -238,6 +245,33 @@ def test_copied_templates_hold_no_time(make, tmp_path):
     content = (tmp_path / "out" / "template" / "1ubi.cif.gz").read_bytes()
     assert content[4:8] == bytes(4)
     assert gzip.decompress(content) == gzip.decompress(UBIQUITIN.read_bytes())
+
+
+def test_templates_are_laid_over_the_model(make, tmp_path):
+    (chain,) = read_chains(UBIQUITIN)
+    prediction = make()
+    # The model stands elsewhere than the entry.
+    turned = {
+        index: {name: position[[1, 2, 0]] + 30.0 for name, position in atoms.items()}
+        for index, atoms in chain.residues.items()
+        if index < 72
+    }
+    write_model(
+        prediction.model, [ModelChain(sequence=chain.sequence, atoms=turned, confidence=[50.0] * len(chain.sequence))]
+    )
+    score_prediction(prediction, tmp_path / "out")
+    (model,), (moved,) = read_model(tmp_path / "out/model.cif"), read_model(tmp_path / "out/templates.cif")
+    assert moved.atoms[30]["CA"] == pytest.approx(model.atoms[30]["CA"], abs=0.01)
+    assert set(moved.atoms[30]) == {"N", "CA", "C", "O"}
+    assert read_json(tmp_path / "out/scores.json")["templates"][0]["overlay"] == "A"
+
+
+def test_a_template_whose_chain_is_not_in_its_file_has_no_overlay(make, tmp_path):
+    prediction = make()
+    listed = [{**prediction.prediction["templates"][0], "chain": "Z"}]
+    score_prediction(replace(prediction, prediction={**prediction.prediction, "templates": listed}), tmp_path / "out")
+    assert not (tmp_path / "out/templates.cif").exists()
+    assert read_json(tmp_path / "out/scores.json")["templates"][0]["overlay"] is None
 
 
 def test_the_template_and_its_alignment_are_in_the_model_file(make, tmp_path):
