@@ -28,7 +28,7 @@ class Region(Enum):
 
 def region(residue_class: ResidueClass, phi: float, psi: float) -> Region:
     """Region of a residue from its phi and psi (degrees, any turn)."""
-    favoured, allowed = _outlines(residue_class)
+    favoured, allowed = outlines(residue_class)
     # Outlines that cross psi = 180 are drawn beyond it, so a point is looked for one turn up and down as well.
     phi = (phi + 180) % 360 - 180
     psi = (psi + 180) % 360 - 180
@@ -51,7 +51,11 @@ def _inside(outline: np.ndarray, phi: float, psi: float) -> bool:
 
 
 @cache
-def _outlines(residue_class: ResidueClass) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+def outlines(residue_class: ResidueClass) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Outlines of the favoured and of the allowed regions: (phi, psi) in degrees, shape (points, 2), not closed.
+
+    Those that cross psi = 180 go on beyond it.
+    """
     favoured, allowed = (
         tuple(np.array(outline, dtype=float) for outline in outlines) for outlines in _OUTLINES[residue_class]
     )
