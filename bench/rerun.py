@@ -28,14 +28,19 @@ def run(folder: Path) -> tuple[float, int]:
     return seconds, sum(map(int, computed))
 
 
+def copy_tracked(folder: Path) -> Path:
+    """Copy the files that git tracks into `folder`, which is returned."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for path in filter(None, tracked.split("\0")):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, folder / path, follow_symlinks=False)
+    return folder
+
+
 def main() -> None:
     """Measure and print."""
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "clone"
-        for path in filter(None, tracked.split("\0")):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / path, folder / path)
+        folder = copy_tracked(Path(name) / "clone")
         print(f"{'removed before the run':<42} {'seconds':>8} {'ratio':>6} {'members computed':>17}")
         first = 0.0
         removals: dict[str, Sequence[str]] = {
