@@ -14,6 +14,7 @@ from snakefold.engines.template.loops import close_gaps, grow_tails
 from snakefold.engines.template.minimise import RawChain, minimise
 from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.sidechains import pack_side_chains, suggestions
+from snakefold.engines.template.stitch import stitched
 from snakefold.engines.template.templates import ChainTemplate, NoTemplateError, select_templates
 from snakefold.errors import MemberError
 from snakefold.files import write_json, write_text
@@ -54,7 +55,7 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
     """
     keep_tails = _keep_tails(task)
     try:
-        templates = tuple((template,) for template in realigned(task, select_templates(task)))
+        templates = stitched(task, realigned(task, select_templates(task)))
     except NoTemplateError as error:
         return Outcome(status="skipped", kind=error.kind, reason=str(error))
     sequences = [chain.sequence for chain in task.chains]

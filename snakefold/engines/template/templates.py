@@ -147,6 +147,25 @@ def hits_of_given(chain: ChainInputs, path: Path) -> list[TemplateHit]:
     ]
 
 
+def hits_of_chain(task: FoldTask, chain: ChainInputs) -> list[TemplateHit]:
+    """The hits of one chain of the task that align enough of it: with the user's own template, or as searched.
+
+    Raises MemberError if they cannot be read.
+    """
+    found = read_hits(chain.templates) if task.template is None else hits_of_given(chain, task.template)
+    return [hit for hit in found if len(hit.alignment) >= _MIN_ALIGNED]
+
+
+def chains_of_entry(sequence: str, hits: Sequence[TemplateHit], entry: str) -> list[ChainTemplate]:
+    """Every chain of an entry's asymmetric unit that the hits align with the sequence; none if it cannot be read."""
+    file = next(hit.file for hit in hits if hit.entry == entry)
+    try:
+        chains = read_chains(file)
+    except SnakefoldError:
+        return []
+    return _options(sequence, hits, entry, chains, chains)
+
+
 def expected_quality(hit: TemplateHit, target_length: int) -> float:
     """A guess at the share (0-1) of the target that this template gets right: coverage x trust in what is covered.
 
@@ -154,11 +173,15 @@ def expected_quality(hit: TemplateHit, target_length: int) -> float:
     0.4 exp(1.87 (1 - identity)) angstrom (C. Chothia and A. M. Lesk, EMBO J. 5 (1986), 823). Poor or unknown resolution
     costs a few per cent.
     """
-    core_rmsd = 0.4 * np.exp(1.87 * (1 - hit.identity))
-    trust = 1 / (1 + (core_rmsd / 3.0) ** 2)
     resolution = hit.resolution if hit.resolution is not None else 3.0
     sharpness = 1 - 0.03 * float(np.clip(resolution - 1.8, 0, 4))
-    return float(hit.alignment.posterior.sum() / target_length * trust * sharpness)
+    return float(hit.alignment.posterior.sum() / target_length * trust(hit.identity) * sharpness)
+
+
+def trust(identity: float) -> float:
+    """How far (0-1) a template of such an identity (0-1) can be believed, as `expected_quality` uses it."""
+    core_rmsd = 0.4 * np.exp(1.87 * (1 - identity))
+    return float(1 / (1 + (core_rmsd / 3.0) ** 2))
 
 
 def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
@@ -174,8 +197,7 @@ def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
     for number, chain in enumerate(task.chains):
         if chain.sequence in hits:
             continue
-        found = read_hits(chain.templates) if task.template is None else hits_of_given(chain, task.template)
-        found = [hit for hit in found if len(hit.alignment) >= _MIN_ALIGNED]
+        found = hits_of_chain(task, chain)
         if not found:
             name = f"chain {number + 1} ({len(chain.sequence)} residues)"
             if task.template is not None:
