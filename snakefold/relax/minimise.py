@@ -1,8 +1,9 @@
 """Restrained minimisation in rounds, freeing what is broken: the loop of AlphaFold's relaxation, on OpenMM."""
 
+import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,8 +11,9 @@ import openmm
 from openmm import unit
 
 from snakefold.errors import MemberError, SnakefoldError
-from snakefold.relax.preparation import AllAtomModel, amber_system
+from snakefold.relax.preparation import CUTOFF, AllAtomModel, amber_system
 from snakefold.relax.violations import Violations, stereochemistry
+from snakefold.structures.geometry import ResidueId, torsion
 
 PlatformChoice = Literal["auto", "CPU", "CUDA", "OpenCL", "HIP", "Reference"]
 
@@ -22,6 +24,15 @@ _RESTRAINT_GROUP = 1
 # The torsion (neighbour, neighbour, neighbour, centre) of a stereocentre is about -33 degrees, of its mirror image 33.
 _LEAST_CHIRALITY = math.radians(20)
 _CHIRALITY_STIFFNESS = 2000.0  # kJ/mol/rad^2: stronger than the angles that hold a mirror image in place
+
+# Torsions of a backbone that is to stay as it is, at the very edge of a region if need be: a degree costs 3 kJ/mol.
+_TORSION_STIFFNESS = 2.0e4  # kJ/mol/rad^2
+
+# Where atoms nearly coincide, the forces are too steep for any step downhill. Spheres that push like springs are not:
+# they take the place of the contacts until nothing overlaps by much.
+_SOFT_STIFFNESS = 2.0e5  # kJ/mol/nm^2
+_SOFT_ITERATIONS = 200
+_STUCK = 10.0  # times the tolerance
 
 # Same input, same bytes: one thread on the CPU, and sums in a fixed order. CUDA has such a switch too, but on an H200
 # two runs still differed in the last digits (models within 0.02 A of the CPU's). OpenCL has none.
@@ -88,13 +99,14 @@ class Minimised:
     platform: str
 
 
-def minimise(model: AllAtomModel, parameters: RelaxParameters) -> Minimised:
+def minimise(model: AllAtomModel, parameters: RelaxParameters, held: frozenset[ResidueId] = frozenset()) -> Minimised:
     """Minimise with the input's heavy atoms restrained, then again with violating residues freed, until none is left.
 
     In each round the restraints hold the atoms where the round before left them, and residues once freed stay free, as
     in AlphaFold. Atoms that were added in preparation are never restrained: there is nothing that they should resemble.
     Beyond AlphaFold, a force that is zero in good models turns stereocentres of the wrong hand, and keeps others from
-    being inverted where atoms are pushed hard.
+    being inverted where atoms are pushed hard. The backbone torsions of `held` residues keep their values. Where atoms
+    overlap so much that the minimiser finds no way down, they are first pushed apart as soft spheres.
 
     Raises MemberError("cannot_relax") if the energy stops being a number.
     """
@@ -103,6 +115,7 @@ def minimise(model: AllAtomModel, parameters: RelaxParameters) -> Minimised:
     restraint, restrained = _restraint(model)
     system.addForce(restraint)
     system.addForce(_chirality(ideal.centres))
+    system.addForce(_torsions(model, held))
     context = _context(system, parameters.platform)
     counter = _IterationCounter()
     stiffness = parameters.stiffness * _KILOCALORIE * _NANOMETER**2
@@ -117,18 +130,16 @@ def minimise(model: AllAtomModel, parameters: RelaxParameters) -> Minimised:
     while rounds < parameters.max_rounds and (rounds == 0 or violations.residues):
         rounds += 1
         for particle, atom in enumerate(restrained):
-            held = 0.0 if ideal.residue_of[atom] in free else stiffness
-            restraint.setParticleParameters(particle, atom, [held, *(positions[atom] / _NANOMETER)])
+            strength = 0.0 if ideal.residue_of[atom] in free else stiffness
+            restraint.setParticleParameters(particle, atom, [strength, *(positions[atom] / _NANOMETER)])
         restraint.updateParametersInContext(context)
-        # pyright takes the type of `tolerance` from OpenMM's default, 10.
-        try:
-            openmm.LocalEnergyMinimizer.minimize(context, parameters.tolerance, parameters.max_iterations, counter)  # pyright: ignore[reportArgumentType]
-            state = context.getState(positions=True)
-        except openmm.OpenMMException as error:
-            raise MemberError("cannot_relax", f"the minimisation broke down ({error}); do atoms coincide?") from None
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
-        if not np.isfinite(positions).all():
-            raise MemberError("cannot_relax", "the minimisation left the range of numbers; do atoms coincide?")
+        positions = _descend(context, parameters, counter)
+        if _is_stuck(context, parameters):
+            softened = _context(_with_soft_contacts(system), parameters.platform)
+            softened.setPositions(positions / _NANOMETER)
+            soft = replace(parameters, max_iterations=_SOFT_ITERATIONS)
+            context.setPositions(_descend(softened, soft, counter) / _NANOMETER)
+            positions = _descend(context, parameters, counter)
         violations = ideal.violations(positions)
         free |= set(violations.residues)
     energy_after = _energy(context)
@@ -144,6 +155,52 @@ def minimise(model: AllAtomModel, parameters: RelaxParameters) -> Minimised:
         violations_after=violations,
         platform=context.getPlatform().getName(),
     )
+
+
+def _descend(context: openmm.Context, parameters: RelaxParameters, counter: "_IterationCounter") -> np.ndarray:
+    """Minimise from where the context is, and tell where that led: (N, 3) in angstrom."""
+    try:
+        # pyright takes the type of `tolerance` from OpenMM's default, 10.
+        openmm.LocalEnergyMinimizer.minimize(context, parameters.tolerance, parameters.max_iterations, counter)  # pyright: ignore[reportArgumentType]
+        state = context.getState(positions=True)
+    except openmm.OpenMMException as error:
+        raise MemberError("cannot_relax", f"the minimisation broke down ({error}); do atoms coincide?") from None
+    positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    if not np.isfinite(positions).all():
+        raise MemberError("cannot_relax", "the minimisation left the range of numbers; do atoms coincide?")
+    return positions
+
+
+def _is_stuck(context: openmm.Context, parameters: RelaxParameters) -> bool:
+    """Whether the minimiser gave up early: forces far above the tolerance, although its steps were not limited."""
+    if parameters.max_iterations:
+        return False
+    forces = context.getState(forces=True).getForces(asNumpy=True)._value
+    return not math.sqrt(float((forces**2).sum(axis=1).mean())) < _STUCK * parameters.tolerance
+
+
+def _with_soft_contacts(system: openmm.System) -> openmm.System:
+    """The system with springs between overlapping spheres (nine tenths of the force field's) in place of its contacts.
+
+    Atoms up to three bonds apart do not touch in it; there are no charges.
+    """
+    softened = copy.deepcopy(system)
+    place = next(index for index, force in enumerate(softened.getForces()) if isinstance(force, openmm.NonbondedForce))
+    contacts = softened.getForce(place)
+    soft = openmm.CustomNonbondedForce(f"{0.5 * _SOFT_STIFFNESS}*max(0, 0.9*(r1+r2)-r)^2")
+    soft.addPerParticleParameter("r")
+    soft.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffNonPeriodic)
+    soft.setCutoffDistance(0.5 * CUTOFF / _NANOMETER)
+    for particle in range(contacts.getNumParticles()):
+        _, sigma, epsilon = contacts.getParticleParameters(particle)
+        # Hydrogens of hydroxyls have no sphere of their own.
+        soft.addParticle([0.5 * 2 ** (1 / 6) * sigma._value if epsilon._value > 0 else 0.0])
+    for exception in range(contacts.getNumExceptions()):
+        first, second, *_ = contacts.getExceptionParameters(exception)
+        soft.addExclusion(first, second)
+    softened.removeForce(place)
+    softened.addForce(soft)
+    return softened
 
 
 class _IterationCounter(openmm.MinimizationReporter):
@@ -172,12 +229,33 @@ def _restraint(model: AllAtomModel) -> tuple[openmm.CustomExternalForce, list[in
 
 def _chirality(centres: np.ndarray) -> openmm.CustomTorsionForce:
     """A force that acts only on stereocentres (C, 4) that are flat or of the wrong hand."""
-    force = openmm.CustomTorsionForce("0.5*k*max(0, theta+least)^2")
-    force.addGlobalParameter("k", _CHIRALITY_STIFFNESS)
-    force.addGlobalParameter("least", _LEAST_CHIRALITY)
+    force = openmm.CustomTorsionForce(f"{0.5 * _CHIRALITY_STIFFNESS}*max(0, theta+{_LEAST_CHIRALITY})^2")
     for atoms in centres.tolist():
         force.addTorsion(*atoms, [])
     force.setForceGroup(_RESTRAINT_GROUP)
+    return force
+
+
+def _torsions(model: AllAtomModel, held: frozenset[ResidueId]) -> openmm.CustomTorsionForce:
+    """Springs on phi, psi and the omega before each held residue, at rest where the torsions are now."""
+    force = openmm.CustomTorsionForce(f"{0.5 * _TORSION_STIFFNESS}*min(d, {2 * math.pi}-d)^2; d=abs(theta-rest)")
+    force.addPerTorsionParameter("rest")
+    force.setForceGroup(_RESTRAINT_GROUP)
+    residues = list(model.topology.residues())
+    named = [{atom.name: atom.index for atom in residue.atoms()} for residue in residues]
+    for number, place in enumerate(model.residues):
+        if place not in held:
+            continue
+        own, chain = named[number], residues[number].chain
+        before = named[number - 1] if number and residues[number - 1].chain is chain else None
+        after = named[number + 1] if number + 1 < len(residues) and residues[number + 1].chain is chain else None
+        torsions = []
+        if before:
+            torsions += [(before["CA"], before["C"], own["N"], own["CA"]), (before["C"], own["N"], own["CA"], own["C"])]
+        if after:
+            torsions.append((own["N"], own["CA"], own["C"], after["N"]))
+        for atoms in torsions:
+            force.addTorsion(*atoms, [math.radians(torsion(*(model.positions[atom] for atom in atoms)))])
     return force
 
 

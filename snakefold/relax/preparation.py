@@ -12,6 +12,7 @@ from openmm import app, unit
 from pdbfixer import PDBFixer
 
 from snakefold.errors import MemberError
+from snakefold.structures.geometry import ResidueId
 from snakefold.structures.io import ModelChain, chain_name, modelled_ranges
 from snakefold.structures.residues import NAME_OF_LETTER, element_of, heavy_atoms_of, output_order
 
@@ -24,10 +25,17 @@ less than 0.05 angstrom RMSD, a tenth of what relaxation itself moves, and turns
 MAX_MISSING_FRACTION = 0.2
 """A model that lacks more of its heavy atoms is a trace, not a structure to relax."""
 
+CLOSABLE = 5.0
+"""Angstrom between C and N of neighbours up to which their bond is made and the gap closed. Farther apart, a residue is
+missing, or a loop was never closed, and the pull would ruin what is sound on both sides."""
+
 _ESSENTIAL = ("N", "CA", "C")
 
 AtomKey = tuple[int, int, str]
 """0-based chain index, 0-based residue index in the chain's sequence, atom name."""
+
+_Segment = tuple[int, int, int]
+"""Chain index, first residue, last + 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,29 +43,33 @@ class AllAtomModel:
     """A model ready for minimisation, hydrogens included. N atoms.
 
     `positions` (N, 3) in angstrom; `given` (N,) marks the atoms of the input; `keys` name each heavy atom in the
-    input's terms (None for hydrogens); `residues` name each residue of the topology: (chain index, residue index).
+    input's terms (None for hydrogens); `residues` name each residue of the topology.
     """
 
     topology: app.Topology
     positions: np.ndarray
     given: np.ndarray
     keys: tuple[AtomKey | None, ...]
-    residues: tuple[tuple[int, int], ...]
+    residues: tuple[ResidueId, ...]
 
 
-def prepare(chains: Sequence[ModelChain], *, ph: float, seed: int) -> AllAtomModel:
+def prepare(
+    chains: Sequence[ModelChain], *, ph: float, seed: int, cut: frozenset[ResidueId] = frozenset()
+) -> AllAtomModel:
     """Complete a model with its missing heavy atoms, its disulfides and hydrogens.
 
+    `cut` are residues that are not to be bonded to their predecessor, as those are not that lie beyond CLOSABLE of it.
     Each unbroken stretch of residues becomes a molecule of its own, with charged ends, so nothing is bonded across
-    residues that were not modelled. A residue with no neighbour at either side is left out: it has no template in the
-    force field, and nothing that relaxation could mend.
+    residues that were not modelled or across a cut. A residue with no neighbour at either side is left out: it has no
+    template in the force field, and nothing that relaxation could mend.
 
     The same input and seed give the same positions in every process.
     Raises MemberError("cannot_relax") if the model holds what the force field does not know, or too little.
     """
+    segments = _segments(chains, cut)
     atoms = {
         (chain_index, index, name): np.asarray(xyz, dtype=float)
-        for chain_index, index, names in _relaxable_residues(chains)
+        for chain_index, index, names in _relaxable_residues(chains, segments)
         for name, xyz in names.items()
     }
     if not atoms:
@@ -68,16 +80,16 @@ def prepare(chains: Sequence[ModelChain], *, ph: float, seed: int) -> AllAtomMod
         needed = len(atoms) + len(missing)
         if len(missing) > MAX_MISSING_FRACTION * needed:
             raise MemberError("cannot_relax", f"{len(missing)} of {needed} heavy atoms are missing")
-        atoms |= _placed_by_pdbfixer(chains, atoms, seed)
-    atoms |= _terminal_oxygens(chains, atoms)
+        atoms |= _placed_by_pdbfixer(chains, segments, atoms, seed)
+    atoms |= _terminal_oxygens(segments, atoms)
 
-    topology, positions = _topology(chains, atoms)
+    topology, positions = _topology(chains, segments, atoms)
     modeller = app.Modeller(topology, _quantity(positions))
     with _one_thread() as platform, _seeded(seed):
         # addHydrogens draws its first guesses from Python's global generator.
         modeller.addHydrogens(app.ForceField(FORCE_FIELD), pH=ph, platform=platform)
     placed = list(modeller.topology.atoms())
-    residues = _places(chains)
+    residues = _places(segments)
     keys = tuple(
         None if atom.element is app.element.hydrogen else (*residues[atom.residue.index], atom.name) for atom in placed
     )
@@ -103,12 +115,14 @@ def amber_system(topology: app.Topology) -> openmm.System:
     )
 
 
-def _relaxable_residues(chains: Sequence[ModelChain]) -> Iterator[tuple[int, int, Mapping[str, np.ndarray]]]:
+def _relaxable_residues(
+    chains: Sequence[ModelChain], segments: Sequence[_Segment]
+) -> Iterator[tuple[int, int, Mapping[str, np.ndarray]]]:
     """Chain index, residue index and atoms of each residue of a segment; OXT only where a segment ends.
 
     Raises MemberError for residues and atoms that the force field does not know.
     """
-    for chain_index, start, end in _segments(chains):
+    for chain_index, start, end in segments:
         chain = chains[chain_index]
         for index in range(start, end):
             letter, names = chain.sequence[index], chain.atoms[index]
@@ -128,19 +142,29 @@ def _relaxable_residues(chains: Sequence[ModelChain]) -> Iterator[tuple[int, int
             yield chain_index, index, {name: xyz for name, xyz in names.items() if name != "OXT" or index == end - 1}
 
 
-def _segments(chains: Sequence[ModelChain]) -> list[tuple[int, int, int]]:
-    """Stretches of at least two neighbouring modelled residues: chain index, first residue, last + 1."""
-    return [
-        (chain_index, start, end)
-        for chain_index, chain in enumerate(chains)
-        for start, end in modelled_ranges(chain.atoms)
-        if end - start > 1
-    ]
+def _segments(chains: Sequence[ModelChain], cut: frozenset[ResidueId]) -> list[_Segment]:
+    """Stretches of at least two neighbouring residues, modelled and within reach of each other."""
+    segments = []
+    for chain_index, chain in enumerate(chains):
+        for start, end in modelled_ranges(chain.atoms):
+            first = start
+            for index in range(start + 1, end + 1):
+                if index == end or (chain_index, index) in cut or not _within_reach(chain, index):
+                    if index - first > 1:
+                        segments.append((chain_index, first, index))
+                    first = index
+    return segments
 
 
-def _places(chains: Sequence[ModelChain]) -> tuple[tuple[int, int], ...]:
-    """Chain index and residue index of each residue of the topology, in its order."""
-    return tuple((chain_index, index) for chain_index, start, end in _segments(chains) for index in range(start, end))
+def _within_reach(chain: ModelChain, index: int) -> bool:
+    before, after = chain.atoms[index - 1], chain.atoms[index]
+    # Whether these atoms are there at all is another check's question.
+    return "C" not in before or "N" not in after or bool(np.linalg.norm(before["C"] - after["N"]) <= CLOSABLE)
+
+
+def _places(segments: Sequence[_Segment]) -> tuple[ResidueId, ...]:
+    """Each residue of the topology, in its order."""
+    return tuple(ResidueId(chain_index, index) for chain_index, start, end in segments for index in range(start, end))
 
 
 def _missing_atoms(chains: Sequence[ModelChain], atoms: Mapping[AtomKey, np.ndarray]) -> list[AtomKey]:
@@ -154,10 +178,10 @@ def _missing_atoms(chains: Sequence[ModelChain], atoms: Mapping[AtomKey, np.ndar
 
 
 def _placed_by_pdbfixer(
-    chains: Sequence[ModelChain], atoms: Mapping[AtomKey, np.ndarray], seed: int
+    chains: Sequence[ModelChain], segments: Sequence[_Segment], atoms: Mapping[AtomKey, np.ndarray], seed: int
 ) -> dict[AtomKey, np.ndarray]:
     """Positions (angstrom) of the atoms that are missing. The given ones stay where they are."""
-    topology, positions = _topology(chains, atoms)
+    topology, positions = _topology(chains, segments, atoms)
     text = io.StringIO()
     app.PDBxFile.writeFile(topology, _quantity(positions), text, keepIds=True)
     text.seek(0)
@@ -168,15 +192,15 @@ def _placed_by_pdbfixer(
         fixer.missingTerminals = {}
         fixer.addMissingAtoms(seed=_openmm_seed(seed))
     completed = np.array(fixer.positions.value_in_unit(unit.angstrom))
-    residues = _places(chains)
+    residues = _places(segments)
     keys = [((*residues[atom.residue.index], atom.name), atom.index) for atom in fixer.topology.atoms()]
     return {key: completed[index] for key, index in keys if key not in atoms}
 
 
-def _terminal_oxygens(chains: Sequence[ModelChain], atoms: Mapping[AtomKey, np.ndarray]) -> dict[AtomKey, np.ndarray]:
+def _terminal_oxygens(segments: Sequence[_Segment], atoms: Mapping[AtomKey, np.ndarray]) -> dict[AtomKey, np.ndarray]:
     """Positions of OXT where a segment ends without one: in the plane of CA, C and O, opposite O."""
     placed = {}
-    for chain_index, _, end in _segments(chains):
+    for chain_index, _, end in segments:
         last = (chain_index, end - 1)
         if (*last, "OXT") in atoms:
             continue
@@ -187,14 +211,16 @@ def _terminal_oxygens(chains: Sequence[ModelChain], atoms: Mapping[AtomKey, np.n
     return placed
 
 
-def _topology(chains: Sequence[ModelChain], atoms: Mapping[AtomKey, np.ndarray]) -> tuple[app.Topology, np.ndarray]:
+def _topology(
+    chains: Sequence[ModelChain], segments: Sequence[_Segment], atoms: Mapping[AtomKey, np.ndarray]
+) -> tuple[app.Topology, np.ndarray]:
     """An OpenMM topology, one chain a segment, with its bonds and disulfides; positions (N, 3) in angstrom."""
     names: dict[tuple[int, int], list[str]] = {}
     for chain_index, index, name in atoms:
         names.setdefault((chain_index, index), []).append(name)
     topology = app.Topology()
     positions = []
-    for number, (chain_index, start, end) in enumerate(_segments(chains)):
+    for number, (chain_index, start, end) in enumerate(segments):
         segment = topology.addChain(str(number))
         for index in range(start, end):
             letter = chains[chain_index].sequence[index]

@@ -1,6 +1,7 @@
 """Relax one model: minimise it, and keep the result only if it is no worse than the input."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,33 @@ from snakefold.files import replacing, write_json
 from snakefold.outcome import Outcome
 from snakefold.relax.minimise import Minimised, RelaxParameters, minimise
 from snakefold.relax.preparation import AllAtomModel, prepare
+from snakefold.relax.quality import Likeness, likeness, quality, spoiled_residues, worse
 from snakefold.relax.violations import Violations
-from snakefold.structures.geometry import find_clashes, ramachandran
+from snakefold.structures.geometry import ResidueId, find_clashes, open_peptide_bonds, ramachandran
 from snakefold.structures.io import ModelChain, chain_name, read_model, write_model
 from snakefold.structures.residues import NAME_OF_LETTER
 
+_MAX_ATTEMPTS = 4
+
+# Angstrom between C and N from which a bond is a gap. Less was closed without harm wherever it was tried.
+_GAP = 3.0
+
 
 @dataclass(frozen=True, kw_only=True)
-class Quality:
-    """What must not get worse: counts over the whole model."""
+class _Attempt:
+    """What one minimisation led to: `reason` why it must not be used (None if it may), with what it took.
 
-    clashes: int
-    violations: int
-    violating_residues: int
-    wrong_chirality: int
-    ramachandran_outliers: int
+    `cut` and `held` are the peptide bonds that were not made and the residues whose backbone torsions were held.
+    """
+
+    prepared: AllAtomModel
+    result: Minimised
+    chains: tuple[ModelChain, ...]
+    near: Likeness
+    reason: str | None
+    number: int
+    cut: frozenset[ResidueId]
+    held: frozenset[ResidueId]
 
 
 def relax_model(model: Path, folder: Path, *, parameters: Mapping[str, Any], seed: int) -> Outcome:
@@ -43,35 +56,64 @@ def relax_model(model: Path, folder: Path, *, parameters: Mapping[str, Any], see
     settings = RelaxParameters.from_mapping(parameters)
     chains = read_model(model)
     try:
-        prepared = prepare(chains, ph=settings.ph, seed=seed)
-        result = _minimise(prepared, settings)
+        attempt = _relax(chains, settings, seed)
     except MemberError as error:
         return _keep(model, folder, chains, kind=error.kind, reason=str(error))
     except (OpenMMException, ValueError) as error:
         # How OpenMM and PDBFixer say that they have no parameters for a molecule, or that a force is no number.
         return _keep(model, folder, chains, kind="cannot_relax", reason=" ".join(str(error).split()))
-
-    relaxed = _relaxed_chains(chains, prepared, result.positions)
-    before = _quality(chains, result.violations_before)
-    after = _quality(relaxed, result.violations_after)
-    reason = _worse(before, after)
-    if reason:
-        return _keep(model, folder, chains, kind="worse", reason=reason, prepared=prepared, result=result)
-    write_model(folder / "relaxed.cif", relaxed)
-    report = _report(chains, relaxed, prepared, result) | {"relaxed": True, "reason": None}
-    write_json(folder / "relax.json", report)
-    return Outcome(facts={"relaxed": True, "platform": result.platform, "rounds": result.rounds})
+    if attempt.reason:
+        return _keep(model, folder, chains, kind="worse", reason=attempt.reason, attempt=attempt)
+    write_model(folder / "relaxed.cif", attempt.chains)
+    write_json(folder / "relax.json", _report(chains, attempt) | {"relaxed": True, "reason": None})
+    return Outcome(facts={"relaxed": True, "platform": attempt.result.platform, "rounds": attempt.result.rounds})
 
 
-def _minimise(prepared: AllAtomModel, settings: RelaxParameters) -> Minimised:
+def _relax(chains: Sequence[ModelChain], settings: RelaxParameters, seed: int) -> _Attempt:
+    """Minimise until the result is no worse than its input, or nothing is left that could help.
+
+    A result that is worse is dropped and the input minimised again: with the gaps left open that closing them may have
+    torn at, then with the backbone held where it was spoiled.
+    """
+    cut: frozenset[ResidueId] = frozenset()
+    held: frozenset[ResidueId] = frozenset()
+    number = 0
+    while True:
+        number += 1
+        prepared = prepare(chains, ph=settings.ph, seed=seed, cut=cut)
+        result = _minimise(prepared, settings, held)
+        relaxed = _relaxed_chains(chains, prepared, result.positions)
+        near = likeness(chains, relaxed)
+        reason = worse(quality(chains, result.violations_before), quality(relaxed, result.violations_after), near)
+        attempt = _Attempt(
+            prepared=prepared,
+            result=result,
+            chains=relaxed,
+            near=near,
+            reason=reason,
+            number=number,
+            cut=cut,
+            held=held,
+        )
+        gaps = frozenset(open_peptide_bonds(chains, longest=_GAP)) - cut
+        spoiled = spoiled_residues(chains, relaxed) - held
+        if reason is None or number == _MAX_ATTEMPTS or not (gaps or spoiled):
+            return attempt
+        if gaps:
+            cut |= gaps
+        else:
+            held |= spoiled
+
+
+def _minimise(prepared: AllAtomModel, settings: RelaxParameters, held: frozenset[ResidueId]) -> Minimised:
     """Minimise; a GPU that fails (out of memory, lost) says nothing of the model, which must not be kept for it."""
     try:
-        return minimise(prepared, settings)
+        return minimise(prepared, settings, held)
     except OpenMMException as error:
         if settings.platform in ("CPU", "Reference"):
             raise
         if settings.platform == "auto":
-            return minimise(prepared, replace(settings, platform="CPU"))
+            return minimise(prepared, replace(settings, platform="CPU"), held)
         raise SnakefoldError(
             f"relax: the platform {settings.platform} failed: {' '.join(str(error).split())}"
         ) from None
@@ -84,8 +126,7 @@ def _keep(
     *,
     kind: str,
     reason: str,
-    prepared: AllAtomModel | None = None,
-    result: Minimised | None = None,
+    attempt: _Attempt | None = None,
 ) -> Outcome:
     """Hand the input on, and say why."""
     with replacing(folder / "relaxed.cif") as temporary:
@@ -99,9 +140,12 @@ def _keep(
         "energy_after": None,
         "violations_before": None,
         "violations_after": None,
+        "attempts": 0,
+        "left_open": [],
+        "held": [],
     }
-    if prepared is not None and result is not None:
-        report = _report(chains, chains, prepared, result)
+    if attempt is not None:
+        report = _report(chains, attempt)
         # What is handed on is the input, so "after" describes that.
         report |= {name: report[f"{name.removesuffix('after')}before"] for name in ("energy_after", "violations_after")}
     outliers = ramachandran(chains).outliers
@@ -113,14 +157,15 @@ def _keep(
         "ramachandran_outliers_before": outliers,
         "ramachandran_outliers_after": outliers,
         "rmsd_to_input": 0.0,
+        "lddt_to_input": 1.0,
+        "lddt_ca_to_input": 1.0,
     }
     write_json(folder / "relax.json", report)
     return Outcome(kind=kind, reason=reason, facts={"relaxed": False})
 
 
-def _report(
-    chains: Sequence[ModelChain], relaxed: Sequence[ModelChain], prepared: AllAtomModel, result: Minimised
-) -> dict[str, Any]:
+def _report(chains: Sequence[ModelChain], attempt: _Attempt) -> dict[str, Any]:
+    prepared, result = attempt.prepared, attempt.result
     return {
         "platform": result.platform,
         "iterations": result.iterations,
@@ -128,26 +173,36 @@ def _report(
         "energy_before": None if result.energy_before is None else round(result.energy_before, 1),
         "energy_after": round(result.energy_after, 1),
         "clashes_before": len(find_clashes(chains)),
-        "clashes_after": len(find_clashes(relaxed)),
+        "clashes_after": len(find_clashes(attempt.chains)),
         "violations_before": _violations_json(chains, prepared, result.violations_before),
         "violations_after": _violations_json(chains, prepared, result.violations_after),
         "ramachandran_outliers_before": ramachandran(chains).outliers,
-        "ramachandran_outliers_after": ramachandran(relaxed).outliers,
+        "ramachandran_outliers_after": ramachandran(attempt.chains).outliers,
         "rmsd_to_input": round(_rmsd(prepared, result.positions), 3),
+        "lddt_to_input": _rounded(attempt.near.lddt),
+        "lddt_ca_to_input": _rounded(attempt.near.lddt_ca),
+        "attempts": attempt.number,
+        "left_open": _residues_json(chains, sorted(attempt.cut)),
+        "held": _residues_json(chains, sorted(attempt.held)),
     }
 
 
+def _rounded(lddt: float) -> float | None:
+    return None if math.isnan(lddt) else round(lddt, 4)
+
+
 def _violations_json(chains: Sequence[ModelChain], prepared: AllAtomModel, found: Violations) -> dict[str, Any]:
-    places = [prepared.residues[residue] for residue in found.residues]
     return {
         "bonds": found.bonds,
         "angles": found.angles,
         "clashes": found.clashes,
         "inverted": found.inverted,
-        "residues": [
-            [chain_name(chain), index + 1, NAME_OF_LETTER[chains[chain].sequence[index]]] for chain, index in places
-        ],
+        "residues": _residues_json(chains, [prepared.residues[residue] for residue in found.residues]),
     }
+
+
+def _residues_json(chains: Sequence[ModelChain], residues: Iterable[ResidueId]) -> list[list[Any]]:
+    return [[chain_name(chain), index + 1, NAME_OF_LETTER[chains[chain].sequence[index]]] for chain, index in residues]
 
 
 def _relaxed_chains(
@@ -171,38 +226,6 @@ def _relaxed_chains(
         ModelChain(sequence=chain.sequence, atoms=atoms, confidence=chain.confidence)
         for chain, atoms in zip(chains, moved, strict=True)
     )
-
-
-def _quality(chains: Sequence[ModelChain], violations: Violations) -> Quality:
-    return Quality(
-        clashes=len(find_clashes(chains)),
-        violations=violations.bonds + violations.angles + violations.clashes,
-        violating_residues=len(violations.residues),
-        wrong_chirality=violations.inverted,
-        ramachandran_outliers=ramachandran(chains).outliers,
-    )
-
-
-def _worse(before: Quality, after: Quality) -> str | None:
-    """Why the relaxed model is worse than its input; None if it is not.
-
-    Nothing that is chemically impossible may increase. A residue that slips out of the Ramachandran plot's regions is a
-    price worth paying for mending such faults, but not for nothing.
-    """
-    pairs = {
-        "clashes": (before.clashes, after.clashes),
-        "violations": (before.violations, after.violations),
-        "residues with violations": (before.violating_residues, after.violating_residues),
-        "centres of wrong chirality": (before.wrong_chirality, after.wrong_chirality),
-    }
-    for name, (old, new) in pairs.items():
-        if new > old:
-            return f"relaxation made the model worse: {name} {old} -> {new}"
-    mended = any(new < old for old, new in pairs.values())
-    if not mended and after.ramachandran_outliers > before.ramachandran_outliers:
-        change = f"{before.ramachandran_outliers} -> {after.ramachandran_outliers}"
-        return f"relaxation made the model worse: Ramachandran outliers {change}"
-    return None
 
 
 def _rmsd(prepared: AllAtomModel, positions: np.ndarray) -> float:

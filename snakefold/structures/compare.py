@@ -207,6 +207,29 @@ def lddt(
     return (float(kept.mean()) if len(kept) else math.nan), per_group
 
 
+def lddt_of_same_atoms(reference: Sequence[ModelChain], model: Sequence[ModelChain]) -> tuple[float, float]:
+    """LDDT of CA atoms, and of all atoms, between two states of one model: the same chains, moved.
+
+    Atoms of `reference` that `model` lacks lose their distances; atoms that only `model` has are not judged. Names of
+    symmetric atoms are not exchanged. NaN where there are no distances.
+    """
+    missing = np.full(3, np.nan)
+    rows = [
+        (group, name == "CA", xyz, other.get(name, missing))
+        for group, (atoms, other) in enumerate(
+            (chain.atoms[index], moved.atoms.get(index, {}))
+            for chain, moved in zip(reference, model, strict=True)
+            for index in sorted(chain.atoms)
+        )
+        for name, xyz in atoms.items()
+    ]
+    groups = np.array([group for group, *_ in rows], dtype=int)
+    is_ca = np.array([ca for _, ca, *_ in rows], dtype=bool)
+    wanted = np.array([xyz for *_, xyz, _ in rows], dtype=float).reshape(-1, 3)
+    found = np.array([xyz for *_, xyz in rows], dtype=float).reshape(-1, 3)
+    return lddt(wanted[is_ca], found[is_ca], groups[is_ca])[0], lddt(wanted, found, groups)[0]
+
+
 def _distances_to_judge(reference: np.ndarray, groups: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     pairs = KDTree(reference).query_pairs(radius, output_type="ndarray") if len(reference) else np.empty((0, 2), int)
     first, second = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]].T

@@ -228,6 +228,18 @@ def chain_breaks(chains: Sequence[ModelChain]) -> list[ResidueId]:
     ]
 
 
+def open_peptide_bonds(chains: Sequence[ModelChain], *, longest: float = PEPTIDE_BOND_LENGTH) -> list[ResidueId]:
+    """Residues whose N lies farther than `longest` (angstrom) from the C of their modelled predecessor."""
+    return [
+        ResidueId(number, index)
+        for number, chain in enumerate(chains)
+        for index, residue in chain.atoms.items()
+        if "N" in residue
+        and "C" in chain.atoms.get(index - 1, {})
+        and float(np.linalg.norm(residue["N"] - chain.atoms[index - 1]["C"])) > longest
+    ]
+
+
 def torsion(first: np.ndarray, second: np.ndarray, third: np.ndarray, fourth: np.ndarray) -> float:
     """Torsion of four positions (shape (3,), any unit) in degrees, -180 to 180, positive clockwise (IUPAC)."""
     axis = third - second

@@ -239,11 +239,11 @@ def test_a_gpu_that_fails_says_nothing_of_the_model(
     honest = relax.minimise
     asked: list[str] = []
 
-    def failing(model: Any, parameters: Any) -> Any:
+    def failing(model: Any, parameters: Any, held: Any) -> Any:
         asked.append(parameters.platform)
         if parameters.platform != "CPU":
             raise openmm.OpenMMException("Error creating array: CUDA_ERROR_OUT_OF_MEMORY (2)")
-        return honest(model, parameters)
+        return honest(model, parameters, held)
 
     monkeypatch.setattr(relax, "minimise", failing)
     outcome, _, _ = relaxed(tmp_path, [helix], {"platform": "auto"})
@@ -258,8 +258,8 @@ def test_a_result_worse_than_its_input_is_refused(
 ) -> None:
     honest = relax.minimise
 
-    def collapsing(model: Any, parameters: Any) -> Any:
-        result = honest(model, parameters)
+    def collapsing(model: Any, parameters: Any, held: Any) -> Any:
+        result = honest(model, parameters, held)
         centre = result.positions.mean(axis=0)
         return replace(result, positions=centre + 0.7 * (result.positions - centre))
 
@@ -326,9 +326,9 @@ def test_faulty_parameters_are_named(
 def test_rounds_end_at_their_limit_and_weaker_restraints_move_more(tmp_path: Path, helix: ModelChain) -> None:
     model = [strained(helix, 0.2)]
     _, _, stiff = relaxed(tmp_path / "stiff", model, {"platform": "CPU", "max_rounds": 1, "stiffness": 10.0})
-    _, _, loose = relaxed(tmp_path / "loose", model, {"platform": "CPU", "max_rounds": 1, "stiffness": 0.0})
+    _, _, loose = relaxed(tmp_path / "loose", model, {"platform": "CPU", "max_rounds": 1, "stiffness": 1.0})
     assert stiff["rounds"] == loose["rounds"] == 1
-    assert loose["rmsd_to_input"] > 1.5 * stiff["rmsd_to_input"]
+    assert loose["rmsd_to_input"] > 1.2 * stiff["rmsd_to_input"]
     assert loose["energy_after"] < stiff["energy_after"]
 
 
