@@ -16,7 +16,7 @@ from snakefold.engines.template.building import (
     side_chain_atoms,
     standard_letter,
 )
-from snakefold.engines.template.sidechains import rotamers
+from snakefold.engines.template.rotamers import conformations, rotamers
 from snakefold.structures.geometry import wrong_chirality
 from snakefold.structures.io import ModelChain
 from snakefold.structures.residues import NAME_OF_LETTER, bonds_of, heavy_atoms_of
@@ -61,7 +61,7 @@ def test_chi_angles_are_those_asked_for(letter: str) -> None:
 
 @pytest.mark.parametrize("letter", STANDARD)
 def test_hydrogens_are_complete_and_sit_on_one_atom_each(letter: str) -> None:
-    chis = rotamers()[STANDARD[letter]][0][0] if STANDARD[letter] in rotamers() else np.zeros(0)
+    chis = rotamers()[STANDARD[letter]].chis[0] if STANDARD[letter] in rotamers() else np.zeros(0)
     atoms = built(letter, chis)
     hydrogens = add_hydrogens(STANDARD[letter], atoms)
     longest = 1.36 if letter == "C" else 1.12
@@ -73,10 +73,25 @@ def test_hydrogens_are_complete_and_sit_on_one_atom_each(letter: str) -> None:
 
 def test_every_rotamer_has_an_angle_for_every_chi_and_shares_sum_to_one() -> None:
     assert set(rotamers()) == set(STANDARD.values()) - {"ALA", "GLY"}
-    for residue, (chis, shares) in rotamers().items():
-        assert chis.shape == (len(shares), len(chi_atoms(residue)))
-        assert shares.sum() == pytest.approx(1)
-        assert np.all(np.abs(chis) <= 180)
+    for residue, table in rotamers().items():
+        assert table.chis.shape == (len(table.shares), len(chi_atoms(residue)))
+        assert table.shares.sum() == pytest.approx(1)
+        assert np.all(np.abs(table.chis) <= 180)
+
+
+def test_rotamers_follow_the_backbone() -> None:
+    for residue, likely in [("VAL", 175), ("ILE", -65), ("LEU", -65)]:
+        tried = conformations(residue, *HELIX)
+        best = tried.chis[int(np.argmin(tried.costs)), 0]
+        assert abs((best - likely + 180) % 360 - 180) < 20, residue
+        assert tried.costs.min() == 0 and tried.costs.max() < 6
+    # In a helix, phenylalanine's ring cannot stand over its own backbone.
+    over = np.abs(rotamers()["PHE"].chis[:, 0] - 60) < 40
+    assert rotamers()["PHE"].costs_at(*HELIX)[over].min() > rotamers()["PHE"].costs_at(*STRAND)[over].min() + 1
+    at_end, inside = rotamers()["LEU"].costs_at(np.nan, -45), rotamers()["LEU"].costs_at(-60, -45)
+    assert np.exp(-at_end).sum() == pytest.approx(1) and not np.allclose(at_end, inside)
+    wrapped, edge = rotamers()["LEU"].costs_at(180, 180), rotamers()["LEU"].costs_at(-180, -180)
+    assert wrapped == pytest.approx(edge)
 
 
 def test_rules_place_every_atom_after_those_it_is_placed_from() -> None:
