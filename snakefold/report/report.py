@@ -1,32 +1,40 @@
 """The HTML report: a folder that opens from disk, fetches nothing, and holds what it shows.
 
     index.html               the page
-    assets/                  app.js, style.css, 3Dmol.js and its licence
+    single.html              the same page with all it needs in one file, to be sent to somebody
+    assets/                  the page's scripts, style.css, 3Dmol.js and its licence
     data/index.js            the table, how the run was made
     data/timings.js          seconds: the one file that may differ between two runs of the same input
     data/<target>.<engine>.js   one prediction, loaded when it is chosen
+    data/pae/<target>.<engine>.js   its aligned errors, where the engine gives them
 
 Data files are scripts that hand one JSON value to a function of the page, because a browser refuses to `fetch` from
 `file:` addresses but runs scripts from there.
 """
 
+import base64
 import contextlib
+import hashlib
 import html
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import gemmi
 
 from snakefold.errors import SnakefoldError
 from snakefold.files import canonical_json
+from snakefold.report.alignment import read_alignments
+from snakefold.report.pae import pae_picture
 from snakefold.report.remedies import remedy_for
 from snakefold.report.summary import Prediction, read_prediction, relative_path, row_of
+from snakefold.structures.ramachandran import ResidueClass, outlines
 
 # What the viewer reads of an atom; the rest of a ModelCIF file would only make the page's data larger.
 _ATOM_TAGS = (
@@ -41,13 +49,52 @@ _ATOM_TAGS = (
     "Cartn_y",
     "Cartn_z",
 )
+_HERE = resources.files("snakefold.report")
 _BACKBONE = frozenset({"N", "CA", "C", "O"})
 
 # What the panel reads of scores.json as it is.
-_SCORES_SHOWN = ("templates", "clashes", "ramachandran", "geometry", "relaxed", "notes")
+_SCORES_SHOWN = (
+    "seed",
+    "templates",
+    "too_far",
+    "clashes",
+    "ramachandran",
+    "geometry",
+    "relaxed",
+    "notes",
+    "software",
+    "databases",
+)
+
+# Classic scripts, in this order: browsers refuse modules from `file:`. base.js makes the name space of the others.
+_SCRIPTS = ("base", "colours", "link", "viewer", "tracks", "plots", "panel", "table", "sections", "keys", "app")
+_FOLDER_POLICY = (
+    # `file:` stands beside 'self' because not every browser counts a file's own folder as itself.
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data: blob:; "
+    "connect-src 'none'; form-action 'none'; base-uri 'none'"
+)
+_SINGLE_LIMIT = 40_000_000  # bytes of predictions in single.html; browsers open larger pages slowly
+_RESIDUE_CLASSES: tuple[ResidueClass, ...] = (
+    "general",
+    "isoleucine-valine",
+    "pre-proline",
+    "glycine",
+    "trans-proline",
+    "cis-proline",
+)
 
 # Shown in this order; files that are not named here follow, by path.
-_FILE_ORDER = ("model.cif", "model.pdb", "scores.json", "confidence.json", "pae.json", "alignment.fasta", "status.json")
+_FILE_ORDER = (
+    "model.cif",
+    "model.pdb",
+    "scores.json",
+    "confidence.json",
+    "pae.json",
+    "alignment.fasta",
+    "templates.cif",
+    "reference.cif",
+    "status.json",
+)
 
 
 def write_report(
@@ -84,13 +131,27 @@ def write_report(
         umask = os.umask(0)
         os.umask(umask)
         beside.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
-        _write_page(beside, title)
-        data = beside / "data"
-        data.mkdir()
-        for prediction, name in zip(predictions, names, strict=True):
-            _write_script(data / name, "prediction", _details(prediction, report=folder))
-        _write_script(data / "index.js", "index", _index(predictions, names, title, run, results, folder))
-        _write_script(data / "timings.js", "timings", timings)
+        _write_assets(beside)
+        (beside / "data" / "pae").mkdir(parents=True)
+        index = _index(predictions, names, title, run, results, folder)
+        with (beside / "single.html").open("w", encoding="utf-8") as single:
+            _write_single_page(single, beside, predictions, names, index, folder)
+        if not any((beside / "data" / "pae").iterdir()):
+            (beside / "data" / "pae").rmdir()
+        index["single"] = {"href": "single.html", "bytes": (beside / "single.html").stat().st_size}
+        _write_script(beside / "data" / "index.js", "index", index)
+        _write_script(beside / "data" / "timings.js", "timings", timings)
+        scripts = [f"assets/{name}.js" for name in _SCRIPTS]
+        scripts[1:1] = ["data/index.js", "data/timings.js"]
+        (beside / "index.html").write_text(
+            _page(
+                title,
+                policy=_FOLDER_POLICY,
+                style='<link rel="stylesheet" href="assets/style.css">',
+                scripts="\n".join(f'<script src="{script}"></script>' for script in scripts),
+            ),
+            encoding="utf-8",
+        )
         _swap(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -112,26 +173,91 @@ def _swap(new: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_page(folder: Path, title: str) -> None:
-    here = resources.files("snakefold.report")
-    page = (here / "templates" / "index.html").read_text(encoding="utf-8")
-    (folder / "index.html").write_text(page.replace("{{ title }}", html.escape(title)), encoding="utf-8")
+def _page(title: str, *, policy: str, style: str, scripts: str) -> str:
+    template = (_HERE / "templates" / "index.html").read_text(encoding="utf-8")
+    parts = {"title": html.escape(title), "policy": policy, "style": style, "scripts": scripts}
+    # In one pass, so that a title cannot name another part.
+    return re.sub(r"\{\{ (\w+) \}\}", lambda match: parts[match[1]], template)
+
+
+def _write_assets(folder: Path) -> None:
     assets = folder / "assets"
     assets.mkdir()
     for source in (
-        here / "templates" / "app.js",
-        here / "templates" / "style.css",
-        here / "vendor" / "3Dmol-min.js",
-        here / "vendor" / "3Dmol-LICENSE.txt",
+        *(_HERE / "templates" / f"{name}.js" for name in _SCRIPTS),
+        _HERE / "templates" / "style.css",
+        _HERE / "vendor" / "3Dmol-min.js",
+        _HERE / "vendor" / "3Dmol-LICENSE.txt",
     ):
         (assets / source.name).write_bytes(source.read_bytes())
 
 
+def _write_single_page(
+    page: TextIO,
+    folder: Path,
+    predictions: Sequence[Prediction],
+    names: Sequence[str],
+    index: dict[str, Any],
+    report: Path,
+) -> None:
+    """Write the data of all predictions into `folder`, and into one page as many of them as it may hold.
+
+    Data in the page are JSON that no browser runs; its scripts and style are allowed by their digests alone.
+    """
+    assets = folder / "assets"
+    scripts = {name: (assets / f"{name}.js").read_text(encoding="utf-8") for name in ("3Dmol-min", *_SCRIPTS)}
+    style = (assets / "style.css").read_text(encoding="utf-8")
+    allowed = " ".join(_digest(script) for script in scripts.values())
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; img-src data: blob:; "
+        "connect-src 'none'; form-action 'none'; base-uri 'none'"
+    )
+    whole = _page(index["title"], policy=policy, style=f"<style>{style}</style>", scripts="\0")
+    before, after = whole.split("\0")
+    page.write(before)
+    written, held = 0, 0
+    for prediction, name in zip(predictions, names, strict=True):
+        blocks = {f"data/{quote(name)}": _details(prediction, report=report)}
+        picture = _pae(prediction)
+        if picture is not None:
+            blocks[f"data/pae/{quote(name)}"] = picture
+            _write_script(folder / "data" / "pae" / name, "pae", picture)
+        blocks[f"data/{quote(name)}"]["pae"] = f"data/pae/{quote(name)}" if picture is not None else None
+        _write_script(folder / "data" / name, "prediction", blocks[f"data/{quote(name)}"])
+        texts = {source: _json(value) for source, value in blocks.items()}
+        size = sum(map(len, texts.values()))
+        if written + size > _SINGLE_LIMIT:
+            continue
+        written += size
+        held += 1
+        for source, text in texts.items():
+            page.write(f'<script type="application/json" id="{html.escape(source)}">{text}</script>\n')
+    single = {**index, "alone": {"held": held, "of": len(predictions)}}
+    page.write(f'<script type="application/json" id="data/index.js">{_json(single)}</script>\n')
+    for script in scripts.values():
+        page.write(f"<script>{script}</script>\n")
+    page.write(after)
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(value: Any) -> str:
+    # "<" is written as an escape, so that no text of the data can end the script element that it stands in.
+    return canonical_json(value).replace("<", "\\u003c")
+
+
 def _write_script(path: Path, function: str, value: Any) -> None:
-    # Every JSON text is a JavaScript expression. "<" is written as an escape so that the file stays harmless even if
-    # someone pastes it into a page.
-    text = canonical_json(value).replace("<", "\\u003c")
-    path.write_text(f"snakefoldReport.{function}({text});\n", encoding="utf-8")
+    # Every JSON text is a JavaScript expression.
+    path.write_text(f"snakefoldReport.{function}({_json(value)});\n", encoding="utf-8")
+
+
+def _pae(prediction: Prediction) -> dict[str, Any] | None:
+    # A matrix that cannot be read costs this panel its picture, not the run its report.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+        return pae_picture(prediction.folder / "pae.json")
+    return None
 
 
 def _data_names(predictions: Sequence[Prediction]) -> list[str]:
@@ -170,6 +296,9 @@ def _index(
         "title": title,
         "run": run,
         "rows": rows,
+        "ramachandran": {
+            name: [[outline.tolist() for outline in region] for region in outlines(name)] for name in _RESIDUE_CLASSES
+        },
         "summary": quote(relative_path(results / "summary.tsv", folder)),
     }
 
@@ -177,14 +306,17 @@ def _index(
 def _details(prediction: Prediction, *, report: Path) -> dict[str, Any]:
     """Everything the panel of one prediction shows."""
     scores = prediction.scores
-    model, confidence, overlay = None, {}, None
+    model, confidence, reference, templates = None, {}, None, None
     # A structure that cannot be read costs this panel its picture, not the run its report.
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         if prediction.model is not None:
             model, confidence = _slim_model(prediction.model)
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         if (prediction.folder / "reference.cif").is_file():
-            overlay = _slim_backbone(prediction.folder / "reference.cif")
+            reference = _slim_backbone(prediction.folder / "reference.cif")
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        if (prediction.folder / "templates.cif").is_file():
+            templates = _slim_backbone(prediction.folder / "templates.cif")
     per_residue_lddt = (scores.get("reference") or {}).get("per_residue_lddt") or []
     chains = []
     for index, chain in enumerate(prediction.chains):
@@ -212,8 +344,19 @@ def _details(prediction: Prediction, *, report: Path) -> dict[str, Any]:
         },
         "chains": chains,
         "model": model,
-        "overlay": overlay,
-        "alignment": _alignment(prediction),
+        "overlays": {"reference": reference, "template": templates},
+        "alignment": [
+            {"chain": alignment.chain, "rows": list(alignment.rows)}
+            for alignment in read_alignments(
+                prediction.folder / "alignment.fasta",
+                [chain["sequence"] for chain in prediction.chains],
+                [
+                    template.get("chain_index")
+                    for template in scores.get("templates") or []
+                    if "chain_index" in template
+                ],
+            )
+        ],
         "files": _files(prediction.folder, report),
     }
 
@@ -276,29 +419,6 @@ def _slim_backbone(path: Path) -> str:
     return _loop(
         tags, [row for row in rows if row[atom].strip("\"'") in _BACKBONE and (row[chain], row[number]) in residues]
     )
-
-
-def _alignment(prediction: Prediction) -> list[list[list[str]]]:
-    """`alignment.fasta` as blocks of [name, aligned row], one block per chain, the target's row first."""
-    path = prediction.folder / "alignment.fasta"
-    if not path.is_file():
-        return []
-    records: list[list[str]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith(">"):
-            records.append([line[1:].strip(), ""])
-        elif records:
-            records[-1][1] += line.strip()
-    sequences = [chain["sequence"] for chain in prediction.chains]
-    blocks: list[list[list[str]]] = []
-    for name, row in records:
-        # A block starts at the next chain's own row. A template may have that very sequence, so that a block always
-        # takes a second row first.
-        starts = len(blocks) < len(sequences) and row.replace("-", "").replace(".", "") == sequences[len(blocks)]
-        if not blocks or (starts and len(blocks[-1]) > 1):
-            blocks.append([])
-        blocks[-1].append([name, row])
-    return blocks
 
 
 def _files(folder: Path, report: Path) -> list[dict[str, Any]]:

@@ -98,6 +98,28 @@ def msa_depth(scores: Mapping[str, Any]) -> int | None:
     return min(depths, default=None)
 
 
+def flags_of(prediction: Prediction) -> list[str]:
+    """What a reader of a finished model should know before trusting it.
+
+    `too_far`: the engine calls its template too distant; `partial`: residues are missing; `not_relaxed`; `clashes`: in
+    the final model; `geometry`: wrong chirality, twisted peptide bonds or breaks.
+    """
+    if prediction.outcome != "done":
+        return []
+    scores = prediction.scores
+    clashes = dig(scores, "clashes", "after")
+    if clashes is None:
+        clashes = dig(scores, "clashes", "before")
+    found = {
+        "too_far": bool(scores.get("too_far")),
+        "partial": (modelled_residues(scores) or 0) < (scores.get("length") or 0),
+        "not_relaxed": scores.get("relaxed") is False,
+        "clashes": bool(clashes),
+        "geometry": any(dig(scores, "geometry", kind) for kind in ("wrong_chirality", "twisted_peptides", "breaks")),
+    }
+    return [name for name, given in found.items() if given]
+
+
 def template_name(template: Mapping[str, Any]) -> str:
     """A template as the field writes it: `4zhl_U`."""
     entry, chain = template.get("entry") or "", template.get("chain") or ""
@@ -159,6 +181,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(name="lddt_ca", value=_scored("reference", "lddt_ca"), decimals=4),
     Column(name="rmsd_ca", value=_scored("reference", "rmsd_ca"), decimals=3),
     Column(name="dockq", value=_scored("reference", "dockq"), decimals=4),
+    Column(name="flags", value=lambda p: ",".join(flags_of(p))),
 )
 
 
