@@ -1,7 +1,7 @@
 """One template against several: every target modelled on its best relative alone, and with what others add to it.
 
     python bench/templates.py FAMILIES --cache FOLDER [--sequences FASTA] [--only TEXT] [--identity LEAST MOST]
-                              [--cut LENGTH]
+                              [--most TARGETS] [--cut LENGTH]
 
 FAMILIES is a JSON file, {family: [{"file", "chain"}]}, files relative to it. With --sequences, alignments use MSAs
 searched in that FASTA file, which --cache keeps between runs. Relatives outside --identity (of the alignment, 0-1) are
@@ -134,11 +134,17 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--only", default="")
     parser.add_argument("--identity", type=float, nargs=2, default=[0.1, 0.9])
+    parser.add_argument("--most", type=int, help="targets of a family")
     parser.add_argument("--cut", type=int, default=0)
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     everyone = members(arguments.families)
-    targets = [one for one in everyone if arguments.only in f"{one.family} {one.name}"]
+    targets = [
+        one
+        for family in dict.fromkeys(one.family for one in everyone)
+        for one in [each for each in everyone if each.family == family][: arguments.most]
+        if arguments.only in f"{one.family} {one.name}"
+    ]
     found = msas(targets, arguments.sequences, arguments.cache)
     changes: dict[str, list[tuple[float, float]]] = {}
     for target in targets:
@@ -154,14 +160,14 @@ def main() -> None:
                 continue
             if arguments.cut:
                 mains = tuple(without_middle(main, arguments.cut) for main in mains)
-            alone = scores(build_model([target.sequence], tuple((main,) for main in mains)), target)
             start = time.process_time()
             templates = stitched(task, mains)
             stitching = time.process_time() - start
             if len(templates[0]) == 1:
-                print(f"{target.name:12s} {mains[0].hit.entry} {alone[0]:.3f} {alone[1]:.3f} alone {stitching:.1f}s")
+                print(f"{target.name:12s} {mains[0].hit.entry} is all  {stitching:.1f}s", flush=True)
                 changes.setdefault(target.family, []).append((0.0, 0.0))
                 continue
+            alone = scores(build_model([target.sequence], tuple((main,) for main in mains)), target)
             more = scores(build_model([target.sequence], templates), target)
         named = ("TM", "lDDT-CA", "coverage", "clashes")
         figures = [f"{what} {was:.3g} -> {now:.3g}" for what, was, now in zip(named, alone, more, strict=False)]

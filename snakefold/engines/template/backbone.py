@@ -18,6 +18,7 @@ from snakefold.engines.template.templates import ChainTemplate
 from snakefold.structures.residues import BACKBONE
 
 _PEPTIDE_BOND = (1.0, 1.9)
+_SHORTEST_ISLAND = 3
 _N_CA_BOND = (1.2, 1.75)
 _CA_C_BOND = (1.25, 1.8)
 
@@ -72,6 +73,17 @@ class Backbone:
             return False
         distance = np.linalg.norm(self.atoms[index + 1, 0] - self.atoms[index, 2])
         return bool(_PEPTIDE_BOND[0] < distance < _PEPTIDE_BOND[1])
+
+    def drop_islands(self) -> None:
+        """Forget residues that stand alone or in twos, bonded to nothing else: they show no fold."""
+        for start in np.flatnonzero(self.modelled).tolist():
+            if self.bonded(start - 1):
+                continue
+            end = start + 1
+            while self.bonded(end - 1):
+                end += 1
+            if end - start < _SHORTEST_ISLAND:
+                self.clear(start, end)
 
     def torsions(self) -> Array:
         """phi, psi and omega of every residue, (residues, 3) in degrees, NaN where undefined.

@@ -14,7 +14,7 @@ from snakefold.engines.template.loops import close_gaps, grow_tails
 from snakefold.engines.template.minimise import RawChain, minimise
 from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.sidechains import pack_side_chains, suggestions
-from snakefold.engines.template.stitch import stitched
+from snakefold.engines.template.stitch import stitched, unplaced
 from snakefold.engines.template.templates import ChainTemplate, NoTemplateError, select_templates
 from snakefold.errors import MemberError
 from snakefold.files import write_json, write_text
@@ -83,7 +83,7 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
             ],
             "invented": list(model.invented),
             "unmodelled": list(model.unmodelled),
-            "notes": _notes(sequences, model),
+            "notes": _notes(task, model),
         },
     )
     facts = {
@@ -115,14 +115,15 @@ def build_model(
     Raises MemberError ("too_little_template") if fewer than 15 residues of a chain have a template.
     """
     backbones = [copy_backbone(sequence, of_chain) for sequence, of_chain in zip(sequences, templates, strict=True)]
+    # Random generators take 32 bits, of which the side chains' restarts use a few more.
+    seed %= 2**31
+    close_gaps(backbones, seed)
     for number, backbone in enumerate(backbones, start=1):
+        backbone.drop_islands()
         if backbone.modelled.sum() < _FEWEST_RESIDUES:
             raise MemberError(
                 "too_little_template", f"fewer than {_FEWEST_RESIDUES} residues of chain {number} have a template"
             )
-    # Random generators take 32 bits, of which the side chains' restarts use a few more.
-    seed %= 2**31
-    close_gaps(backbones, seed)
     grow_tails(backbones, seed, None if keep_tails else LONGEST_END)
     suggested = [suggestions(backbone, of_chain) for backbone, of_chain in zip(backbones, templates, strict=True)]
     packed = pack_side_chains(backbones, suggested, seed)
@@ -174,10 +175,10 @@ def _template_facts(template: ChainTemplate, sequence: str, chain: int, ranges: 
     }
 
 
-def _notes(sequences: Sequence[str], model: Model) -> list[str]:
+def _notes(task: FoldTask, model: Model) -> list[str]:
     """What a reader of the model must know, in whole sentences."""
     notes: list[str] = []
-    for number, sequence in enumerate(sequences):
+    for number, sequence in enumerate(chain.sequence for chain in task.chains):
         name = chain_name(number)
         replaced = sorted({letter for letter in sequence if standard_letter(letter) != letter})
         notes += [f"Chain {name}: {letter} was modelled as {standard_letter(letter)}." for letter in replaced]
@@ -186,13 +187,30 @@ def _notes(sequences: Sequence[str], model: Model) -> list[str]:
             notes.append(
                 f"Chain {name}: only {identity:.0%} of the aligned residues are identical; the alignment may be wrong."
             )
-        missing = [f"{start + 1}-{end}" for start, end in model.unmodelled[number]]
+        for index, template in enumerate(model.templates[number][1:], start=1):
+            given = [_residues(start, end) for start, end in _given(model.backbones[number], index)]
+            if given:
+                source = f"{template.hit.entry} {template.chain.name}"
+                notes.append(
+                    f"Chain {name}: residues {', '.join(given)} are those of {source}: the main template lacks them."
+                )
+        missing = [_residues(start, end) for start, end in model.unmodelled[number]]
         if missing:
             notes.append(f"Chain {name}: residues {', '.join(missing)} have no template and were left out.")
-        built = [f"{start + 1}-{end}" for start, end in model.invented[number]]
+        for start, end, hit in unplaced(task, number, model.backbones[number]):
+            notes.append(
+                f"Chain {name}: residues {_residues(start, end)} resemble {hit.entry} {hit.chain}, "
+                "but no template shows how they lie to the rest."
+            )
+        built = [_residues(start, end) for start, end in model.invented[number]]
         if built:
             notes.append(f"Chain {name}: residues {', '.join(built)} were built without a template.")
     return notes
+
+
+def _residues(start: int, end: int) -> str:
+    """A half-open range of indices as people write it: numbers from 1, both ends included."""
+    return f"{start + 1}-{end}" if end - start > 1 else str(end)
 
 
 def alignment_fasta(sequences: Sequence[str], templates: Sequence[Sequence[ChainTemplate]]) -> str:

@@ -47,6 +47,9 @@ _FEWEST_SHARED = 15
 _MOST_SHARED = 40
 _DOMAIN_RMSD = 2.5
 
+_LEAST_DOMAIN = 20.0
+"""Residues, each counted by its posterior, that make a domain worth a word when it cannot be placed."""
+
 _LEAST_POSTERIOR = 0.3
 _CLASH = 3.6
 _CLASHES_ALLOWED = 0.05
@@ -79,6 +82,26 @@ def stitched(task: FoldTask, mains: Sequence[ChainTemplate]) -> tuple[tuple[Chai
     return tuple(result)
 
 
+def unplaced(task: FoldTask, number: int, backbone: Backbone) -> Iterator[tuple[int, int, TemplateHit]]:
+    """Long ranges (half-open) that chain `number` lacks although a hit covers them, and the best such hit of each.
+
+    They are domains of which no template shows how they lie to the rest.
+    """
+    chain = task.chains[number]
+    hits = hits_of_chain(task, chain)
+    for start, end in _defects(backbone):
+        best: tuple[float, int, int, TemplateHit] | None = None
+        for hit in hits:
+            alignment = hit.alignment
+            inside = (alignment.target >= start) & (alignment.target < end)
+            weight = float(alignment.posterior[inside].sum())
+            if weight >= _LEAST_DOMAIN and (best is None or weight > best[0]):
+                covered = alignment.target[inside]
+                best = weight, int(covered[0]), int(covered[-1]) + 1, hit
+        if best is not None:
+            yield best[1:]
+
+
 def _completed(
     task: FoldTask,
     chain: ChainInputs,
@@ -100,8 +123,6 @@ def _completed(
         for candidate, other in candidates:
             worth = trust(candidate.alignment.identity(chain.sequence, candidate.chain.sequence))
             for piece in _pieces(base, other, worth, surroundings):
-                if _meets(piece, templates[1:]):
-                    continue
                 if best is None or piece.gain > best[0].gain:
                     best = piece, candidate
         if best is None:
@@ -112,11 +133,6 @@ def _completed(
         )
         base = copy_backbone(chain.sequence, templates)
     return tuple(templates)
-
-
-def _meets(piece: _Piece, taken: Sequence[ChainTemplate]) -> bool:
-    """Whether a piece lies at one that was taken: a bond that is broken there is left to the loops."""
-    return any(piece.start <= end and start <= piece.end for each in taken for start, end in each.gives)
 
 
 def _candidates(
@@ -170,7 +186,11 @@ def _defects(backbone: Backbone) -> list[tuple[int, int]]:
 
 def _pieces(base: Backbone, other: Backbone, worth: float, surroundings: Array) -> Iterator[_Piece]:
     """What `other` can give where `base` has nothing, placed in its frame and free of clashes."""
+    foreign = base.source > 0
     for start, end in _defects(base):
+        # What does not fit where a piece was taken before is left to the loops.
+        if end - start < _SHORTEST_END and foreign[max(start - 1, 0) : end + 1].any():
+            continue
         inner = start > 0 and end < len(base.sequence)
         piece = _loop(base, other, start, end, worth) if inner and end - start <= _LONGEST_LOOP else None
         if piece is None and end - start >= _SHORTEST_END:
