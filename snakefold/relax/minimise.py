@@ -133,13 +133,7 @@ def minimise(model: AllAtomModel, parameters: RelaxParameters, held: frozenset[R
             strength = 0.0 if ideal.residue_of[atom] in free else stiffness
             restraint.setParticleParameters(particle, atom, [strength, *(positions[atom] / _NANOMETER)])
         restraint.updateParametersInContext(context)
-        positions = _descend(context, parameters, counter)
-        if _is_stuck(context, parameters):
-            softened = _context(_with_soft_contacts(system), parameters.platform)
-            softened.setPositions(positions / _NANOMETER)
-            soft = replace(parameters, max_iterations=_SOFT_ITERATIONS)
-            context.setPositions(_descend(softened, soft, counter) / _NANOMETER)
-            positions = _descend(context, parameters, counter)
+        positions = _minimised_positions(system, context, positions, parameters, counter)
         violations = ideal.violations(positions)
         free |= set(violations.residues)
     energy_after = _energy(context)
@@ -157,9 +151,33 @@ def minimise(model: AllAtomModel, parameters: RelaxParameters, held: frozenset[R
     )
 
 
-def _descend(context: openmm.Context, parameters: RelaxParameters, counter: "_IterationCounter") -> np.ndarray:
-    """Minimise from where the context is, and tell where that led: (N, 3) in angstrom."""
+def _minimised_positions(
+    system: openmm.System,
+    context: openmm.Context,
+    start: np.ndarray,
+    parameters: RelaxParameters,
+    counter: "_IterationCounter",
+) -> np.ndarray:
+    """Positions (N, 3) in angstrom after minimisation, by way of soft contacts where there is no other."""
     try:
+        positions = _descend(context, start, parameters, counter)
+        if not _is_stuck(context, parameters):
+            return positions
+        start = positions
+    except MemberError:
+        # The overlap was beyond numbers; soft spheres have no such limit.
+        pass
+    softened = _context(_with_soft_contacts(system), parameters.platform)
+    soft = replace(parameters, max_iterations=_SOFT_ITERATIONS)
+    return _descend(context, _descend(softened, start, soft, counter), parameters, counter)
+
+
+def _descend(
+    context: openmm.Context, start: np.ndarray, parameters: RelaxParameters, counter: "_IterationCounter"
+) -> np.ndarray:
+    """Positions (N, 3) in angstrom where the minimiser ends. Raises MemberError where it meets what is no number."""
+    try:
+        context.setPositions(start / _NANOMETER)
         # pyright takes the type of `tolerance` from OpenMM's default, 10.
         openmm.LocalEnergyMinimizer.minimize(context, parameters.tolerance, parameters.max_iterations, counter)  # pyright: ignore[reportArgumentType]
         state = context.getState(positions=True)

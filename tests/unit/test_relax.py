@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, sha256_of_file
 from snakefold.outcome import Outcome
 from snakefold.relax import relax, relax_model
+from snakefold.relax.minimise import RelaxParameters, minimise
 from snakefold.relax.preparation import amber_system, prepare
+from snakefold.relax.quality import Likeness, Quality, likeness, spoiled_residues, worse
 from snakefold.relax.violations import Stereochemistry, stereochemistry
-from snakefold.structures.geometry import find_clashes
+from snakefold.structures.geometry import ResidueId, find_clashes, torsion
 from snakefold.structures.io import ModelChain, read_chains, read_model, write_model
 from snakefold.structures.residues import heavy_atoms_of
+
+from .structure_helpers import STRAND, model, peptide
 
 MINI = Path(__file__).parents[2] / "data" / "mini"
 Atoms = dict[int, dict[str, np.ndarray]]
@@ -251,6 +255,141 @@ def test_a_gpu_that_fails_says_nothing_of_the_model(
     assert outcome.facts["relaxed"] is True
     with pytest.raises(SnakefoldError, match=r"the platform CUDA failed: .*OUT_OF_MEMORY"):
         relax_model(tmp_path / "model.cif", tmp_path, parameters={"platform": "CUDA"}, seed=0)
+
+
+def moved_apart(chain: ModelChain, index: int, angstrom: float) -> ModelChain:
+    """The chain with its C-terminal part from `index` on moved along the peptide bond before it."""
+    bond = chain.atoms[index]["N"] - chain.atoms[index - 1]["C"]
+    shift = angstrom * bond / np.linalg.norm(bond)
+    atoms = {
+        number: {name: xyz + shift * (number >= index) for name, xyz in names.items()}
+        for number, names in chain.atoms.items()
+    }
+    return replace(chain, atoms=atoms)
+
+
+def test_a_small_gap_is_closed(tmp_path: Path, helix: ModelChain) -> None:
+    _, (chain,), report = relaxed(tmp_path, [moved_apart(helix, 28, 0.8)])
+    assert report["violations_before"]["bonds"] >= 1
+    assert report["attempts"] == 1
+    assert report["left_open"] == []
+    assert distance(chain.atoms, (27, "C"), (28, "N")) == pytest.approx(1.33, abs=0.05)
+
+
+def test_a_wide_gap_is_left_open_and_nothing_is_torn_at(tmp_path: Path, helix: ModelChain) -> None:
+    outcome, (chain,), report = relaxed(tmp_path, [moved_apart(helix, 28, 6.0)])
+    assert outcome.facts["relaxed"] is True
+    assert report["attempts"] == 1
+    assert distance(chain.atoms, (27, "C"), (28, "N")) == pytest.approx(7.3, abs=0.8)
+    assert report["rmsd_to_input"] < 0.4
+
+
+def test_a_gap_that_cannot_be_closed_without_harm_is_left_open(tmp_path: Path, crambin: ModelChain) -> None:
+    # A residue was left out and the others numbered on: no peptide bond fits between its neighbours.
+    places = [index for index in sorted(crambin.atoms) if index != 4]
+    chain = ModelChain(
+        sequence="".join(crambin.sequence[index] for index in places),
+        atoms={number: crambin.atoms[index] for number, index in enumerate(places)},
+        confidence=[50.0] * len(places),
+    )
+    outcome, _, report = relaxed(tmp_path, [chain])
+    assert outcome.facts["relaxed"] is True
+    assert (report["attempts"], report["left_open"]) == (2, [["A", 5, "SER"]])
+    assert report["violations_after"]["residues"] == []
+    assert report["lddt_ca_to_input"] > 0.99
+
+
+def test_atoms_that_nearly_coincide_are_pushed_apart(tmp_path: Path, helix: ModelChain) -> None:
+    # A lysine's chain comes to lie in that of the lysine one turn on: too steep for the minimiser as it is.
+    atoms: Atoms = {index: dict(names) for index, names in helix.atoms.items()}
+    assert helix.sequence[28] == helix.sequence[32] == "K"
+    for name in ("CG", "CD", "CE", "NZ"):
+        atoms[28][name] = atoms[32][name] + np.array([0.002, 0.001, 0.0015])
+    outcome, _, report = relaxed(tmp_path, [replace(helix, atoms=atoms)])
+    assert report["clashes_before"] > 3
+    assert outcome.facts["relaxed"] is True
+    assert report["clashes_after"] <= 1
+    assert report["violations_after"]["residues"] == []
+
+
+def test_held_torsions_keep_their_values(helix: ModelChain) -> None:
+    model = prepare([strained(helix, 0.2)], ph=7.0, seed=0)
+    place = ResidueId(0, 27)
+
+    def phi(held: frozenset[ResidueId]) -> tuple[float, float]:
+        moved = minimise(model, RelaxParameters(platform="CPU"), held).positions
+        index_of = {key: index for index, key in enumerate(model.keys)}
+        atoms = [index_of[0, number, name] for number, name in ((26, "C"), (27, "N"), (27, "CA"), (27, "C"))]
+        before, after = (torsion(*(positions[atom] for atom in atoms)) for positions in (model.positions, moved))
+        return before, after
+
+    before, free = phi(frozenset())
+    _, held = phi(frozenset({place}))
+    assert abs(held - before) < 1
+    assert abs(free - before) > 5
+
+
+def test_what_got_worse_is_held_in_another_attempt(
+    tmp_path: Path, helix: ModelChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter(["relaxation made the model worse: Ramachandran outliers 0 -> 1", None])
+    monkeypatch.setattr(relax, "worse", lambda *_: next(reasons))
+    monkeypatch.setattr(relax, "spoiled_residues", lambda *_: frozenset({ResidueId(0, 27)}))
+    outcome, _, report = relaxed(tmp_path, [helix])
+    assert outcome.facts["relaxed"] is True
+    assert report["held"] == [["A", 28, "ALA"]]
+    assert report["attempts"] == 2
+
+
+GOOD = Quality(
+    clashes=3,
+    violations=3,
+    residues_with_violations=3,
+    centres_of_wrong_chirality=3,
+    chain_breaks=3,
+    ramachandran_outliers=3,
+    peptides_neither_trans_nor_cis_proline=3,
+)
+NEAR = Likeness(lddt=0.99, lddt_ca=0.99, turned=0)
+
+
+class TestWorse:
+    """Nothing may get worse, whatever else got better."""
+
+    @pytest.mark.parametrize("name", [field.name for field in fields(Quality)])
+    def test_any_fault_that_increases(self, name: str) -> None:
+        better = replace(GOOD, **{field.name: 0 for field in fields(Quality)})
+        assert worse(GOOD, better, NEAR) is None
+        assert worse(GOOD, GOOD, NEAR) is None
+        reason = worse(GOOD, replace(better, **{name: 4}), NEAR)
+        assert reason is not None
+        assert "3 -> 4" in reason
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [({"lddt": 0.899}, "lDDT to"), ({"lddt_ca": 0.899}, "lDDT-CA to"), ({"turned": 1}, "cis and trans")],
+    )
+    def test_another_model(self, change: dict[str, Any], message: str) -> None:
+        assert message in (worse(GOOD, GOOD, replace(NEAR, **change)) or "")
+
+    def test_a_turned_peptide_bond_is_seen_and_its_residues_are_to_be_held(self) -> None:
+        def chain(sequence: str, omega: float) -> ModelChain:
+            return model(peptide(sequence, [STRAND] * 5, {2: omega}), sequence)
+
+        trans, cis, twisted = (chain("AAAAA", omega) for omega in (180.0, 0.0, 90.0))
+        assert likeness([trans], [cis]).turned == 1
+        assert likeness([trans], [twisted]).turned == 0
+        assert spoiled_residues([trans], [twisted]) >= {ResidueId(0, 1), ResidueId(0, 2)}
+        assert likeness([cis], [trans]).turned == 0, "a cis peptide before alanine is nothing to keep"
+        assert likeness([chain("AAPAA", 0.0)], [chain("AAPAA", 180.0)]).turned == 1
+
+    def test_lddt_to_the_input_tells_moved_atoms(self, crambin: ModelChain) -> None:
+        assert likeness([crambin], [crambin]) == Likeness(lddt=1.0, lddt_ca=1.0, turned=0)
+        near = likeness([crambin], [strained(crambin, 0.5)])
+        assert 0.5 < near.lddt < 0.95
+        assert 0.5 < near.lddt_ca < 0.95
+        half = likeness([crambin], [only(crambin, range(23))])
+        assert half.lddt < 0.5, "distances to lost atoms are lost"
 
 
 def test_a_result_worse_than_its_input_is_refused(
