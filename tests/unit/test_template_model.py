@@ -67,7 +67,10 @@ def test_the_files_say_what_the_model_is(trypsin: Path) -> None:
     known = [value for value in confidence if value is not None]
     assert found["mean_confidence"] == pytest.approx(sum(known) / len(known), abs=0.01)
     assert model.confidence == pytest.approx(confidence, abs=0.001)
+    assert found["too_far"] is False
     [template] = found["templates"]
+    assert template["chain_index"] == 0
+    assert template["ranges"] and template["ranges"][-1][1] <= len(model.sequence)
     assert (template["entry"], template["chain"]) == ("given", "U")
     assert 0.35 < template["identity"] < 0.5 and 0.8 < template["coverage"] <= 1
     assert found["invented"][0] and all(0 <= a < b <= len(model.sequence) for a, b in found["invented"][0])
@@ -137,10 +140,22 @@ def test_ends_of_three_residues_are_built_and_marked_as_invented(tmp_path: Path)
     assert max(confidence[:3]) < min(confidence[10:50])
 
 
-def test_odd_entries_can_be_templates(tmp_path: Path) -> None:
-    """Selenomethionine, insertion codes, alternate conformations, a second model, a missing atom, a long chain name."""
+def odd_inhibitor() -> gemmi.Structure:
+    """The inhibitor with entities, sequence and numbers in it, to be spoilt by a test."""
     structure = gemmi.read_structure(str(INHIBITOR))
     structure.setup_entities()
+    structure.assign_label_seq_id()
+    return structure
+
+
+def write_mmcif(structure: gemmi.Structure, path: Path) -> Path:
+    structure.make_mmcif_document().write_file(str(path))
+    return path
+
+
+def test_odd_entries_can_be_templates(tmp_path: Path) -> None:
+    """Modified residues, insertion codes, gaps in the numbers, alternate conformations, models, a long chain name."""
+    structure = odd_inhibitor()
     chain = structure[0][0]
     sequence = read_chains(INHIBITOR)[0].sequence
     chain.name = "Heavy"
@@ -148,7 +163,18 @@ def test_odd_entries_can_be_templates(tmp_path: Path) -> None:
     methionine.name = "MSE"
     sulphur = methionine["SD"][0]
     sulphur.name, sulphur.element = "SE", gemmi.Element("Se")
+    serine = next(residue for residue in chain if residue.name == "SER")
+    serine.name = "SEP"
+    phosphorus = serine["OG"][0].clone()
+    phosphorus.name, phosphorus.element = "P", gemmi.Element("P")
+    phosphorus.pos = gemmi.Position(phosphorus.pos.x + 1.6, phosphorus.pos.y, phosphorus.pos.z)
+    serine.add_atom(phosphorus)
+    entity = structure.get_entity_of(chain.get_polymer())
+    assert entity is not None
+    entity.full_sequence = [{"MET": "MSE", "SER": "SEP"}.get(name, name) for name in entity.full_sequence]
     chain[20].seqid = gemmi.SeqId(20, "A")
+    for residue in list(chain)[21:58]:
+        residue.seqid = gemmi.SeqId((residue.seqid.num or 0) + 100, " ")
     for atom in list(chain[15]):
         atom.altloc = "A"
         atom.occ = 0.6
@@ -158,14 +184,76 @@ def test_odd_entries_can_be_templates(tmp_path: Path) -> None:
         chain[15].add_atom(other)
     chain[30].remove_atom("O", "\0")
     structure.add_model(structure[0].clone())
+    for residue in structure[1][0]:
+        for atom in residue:
+            atom.pos = gemmi.Position(atom.pos.y, atom.pos.z, -2 * atom.pos.x)
     structure.renumber_models()
-    path = tmp_path / "odd.cif"
-    structure.make_mmcif_document().write_file(str(path))
-    found = predict(tmp_path / "odd", [sequence], path)
+    found = predict(tmp_path / "odd", [sequence], write_mmcif(structure, tmp_path / "odd.cif"))
     [model] = read_model(tmp_path / "odd" / "model.cif")
     assert found["templates"][0]["chain"] == "Heavy"  # type: ignore[index]
+    assert found["templates"][0]["identity"] == 1  # type: ignore[index]
     assert set(model.atoms) == set(range(len(sequence)))
     assert compare([model], INHIBITOR).lddt > 0.9
+    # Modified residues lend their side chains to their parents.
+    truth = read_chains(INHIBITOR)[0].residues
+    for index, name in ((sequence.index("M"), "SD"), (sequence.index("S"), "OG")):
+        assert np.linalg.norm(model.atoms[index][name] - truth[index][name]) < 1
+
+
+def test_a_template_of_the_wrong_hand_or_with_little_of_a_backbone_gives_no_such_residues(tmp_path: Path) -> None:
+    """D-amino acids are never copied, whatever they are called; residues of CA alone are built."""
+    structure = odd_inhibitor()
+    chain = structure[0][0]
+    residues = {residue.label_seq: residue for residue in chain.get_polymer()}
+    for number in (16, 25):
+        n, ca, c, cb = (np.array(residues[number][name][0].pos.tolist()) for name in ("N", "CA", "C", "CB"))
+        normal = np.cross(n - ca, c - ca)
+        normal /= np.linalg.norm(normal)
+        mirrored = cb - 2 * float((cb - ca) @ normal) * normal
+        residues[number]["CB"][0].pos = gemmi.Position(*mirrored.tolist())
+    for name in ("N", "C", "O"):
+        residues[40].remove_atom(name, "\0")
+    sequence = read_chains(INHIBITOR)[0].sequence
+    found = predict(tmp_path / "out", [sequence], write_mmcif(structure, tmp_path / "odd.cif"))
+    [model] = read_model(tmp_path / "out" / "model.cif")
+    invented = {index for start, end in found["invented"][0] for index in range(start, end)}  # type: ignore[index]
+    assert {15, 24, 39} <= invented
+    assert wrong_chirality([model]) == []
+    assert set(model.atoms) == set(range(len(sequence)))
+
+
+@pytest.mark.parametrize("longer", ["target", "template"])
+def test_one_sequence_may_be_five_times_the_other(tmp_path: Path, longer: str) -> None:
+    """A domain within a long target, and a short target on one domain of a long template (urokinase's second half)."""
+    whole = read_chains(UROKINASE)[0]
+    if longer == "template":
+        sequence, path, least = whole.sequence[150:200], UROKINASE, 40
+    else:
+        filling = "GSTEQKDNPA" * 12
+        sequence = filling + read_chains(INHIBITOR)[0].sequence + filling
+        path, least = INHIBITOR, 50
+    found = predict(tmp_path, [sequence], path)
+    [model] = read_model(tmp_path / "model.cif")
+    assert least <= len(model.atoms) <= 75
+    assert len(found["unmodelled"][0]) <= 2  # type: ignore[index]
+    assert chain_breaks([model]) == []
+    truth = whole.residues if longer == "template" else read_chains(INHIBITOR)[0].residues
+    shift = 150 if longer == "template" else -120
+    kept = [index for index in sorted(model.atoms) if index + shift in truth]
+    moved = np.array([model.atoms[index]["CA"] for index in kept])
+    assert np.linalg.norm(moved - [truth[index + shift]["CA"] for index in kept], axis=1).mean() < 1.5
+
+
+def test_a_deletion_of_forty_residues_is_bridged_or_left_open(tmp_path: Path) -> None:
+    whole = read_chains(UROKINASE)[0].sequence
+    sequence = whole[:100] + whole[140:]
+    predict(tmp_path, [sequence], UROKINASE)
+    [model] = read_model(tmp_path / "model.cif")
+    assert len(model.atoms) > 180
+    assert wrong_chirality([model]) == [] and chain_breaks([model]) == []
+    for index in sorted(model.atoms)[:-1]:
+        if index + 1 in model.atoms:
+            assert np.linalg.norm(model.atoms[index + 1]["N"] - model.atoms[index]["C"]) < 1.6
 
 
 def test_a_chain_without_a_template_is_skipped_with_the_reason(tmp_path: Path) -> None:

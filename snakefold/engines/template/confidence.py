@@ -19,6 +19,7 @@ FEATURES = ("constant", "posterior", "local identity", "identity", "support", "b
 # Only the weights were fitted that way: how built residues are treated was chosen with all three families in view.
 _WEIGHTS = np.array([-1.24, 0.48, 1.37, 2.99, 0.21, 0.72, 0.47, -1.01])
 
+_TOO_FAR = 50.0
 _WINDOW = 5
 _FARTHEST = 8
 _BURIAL_RADIUS = 10.0
@@ -69,6 +70,15 @@ def _distance_to(flags: np.ndarray) -> Array:
     count = len(flags)
     places = np.concatenate([[-1], np.flatnonzero(flags), [count]])
     return np.abs(np.arange(count)[:, None] - places).min(axis=1).astype(float)
+
+
+def too_far(confidence: Sequence[Sequence[float | None]]) -> bool:
+    """Whether the templates are too distant to believe the fold: a mean estimate below 50, over all chains.
+
+    `confidence` is as `estimated_lddt` gives it; residues that are not modelled do not count.
+    """
+    values = [value for chain in confidence for value in chain if value is not None]
+    return not values or float(np.mean(values)) < _TOO_FAR
 
 
 def estimated_lddt(

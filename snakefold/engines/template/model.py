@@ -9,7 +9,7 @@ import numpy as np
 from snakefold.engines.base import FoldTask
 from snakefold.engines.template.backbone import Backbone, copy_backbone
 from snakefold.engines.template.building import Array, standard_letter
-from snakefold.engines.template.confidence import KIND, estimated_lddt
+from snakefold.engines.template.confidence import KIND, estimated_lddt, too_far
 from snakefold.engines.template.loops import close_gaps, grow_tails
 from snakefold.engines.template.minimise import RawChain, minimise
 from snakefold.engines.template.realign import realigned
@@ -74,6 +74,7 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
             "confidence_kind": KIND,
             "confidence": list(model.confidence),
             "mean_confidence": mean,
+            "too_far": too_far(model.confidence),
             "ptm": None,
             "iptm": None,
             "templates": [
@@ -91,6 +92,7 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
         "template_chains": [of_chain[0].chain.name for of_chain in templates],
         "identity": min(_identity(each[0], sequence) for each, sequence in zip(templates, sequences, strict=True)),
         "mean_confidence": mean,
+        "too_far": too_far(model.confidence),
     }
     return Outcome(status="done", facts=facts)
 
@@ -178,6 +180,8 @@ def _template_facts(template: ChainTemplate, sequence: str, chain: int, ranges: 
 def _notes(task: FoldTask, model: Model) -> list[str]:
     """What a reader of the model must know, in whole sentences."""
     notes: list[str] = []
+    if too_far(model.confidence):
+        notes.append("The template is too distant: the fold itself may be wrong.")
     for number, sequence in enumerate(chain.sequence for chain in task.chains):
         name = chain_name(number)
         replaced = sorted({letter for letter in sequence if standard_letter(letter) != letter})
