@@ -100,9 +100,28 @@ def test_a_finished_prediction_fills_its_row(tmp_path: Path) -> None:
             "lddt_ca": "0.8600",
             "rmsd_ca": "1.234",
             "dockq": "",
+            "flags": "partial",
             "model": "p53/template/model.cif",
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "flags"),
+    [
+        ({"chains": [chain("A", 30)]}, ""),
+        ({"too_far": True}, "too_far,partial"),
+        (
+            {"chains": [chain("A", 30)], "relaxed": False, "clashes": {"before": 2, "after": None}},
+            "not_relaxed,clashes",
+        ),
+        ({"chains": [chain("A", 30)], "geometry": {"breaks": [["A", 3, "ALA"]]}}, "geometry"),
+        ({"chains": [chain("A", 30)], "geometry": {"cis_peptides": [["A", 3, "PRO"]]}}, ""),
+    ],
+)
+def test_flags_say_what_to_know_before_trusting_a_model(tmp_path: Path, change: dict[str, Any], flags: str) -> None:
+    write_summary([predict(tmp_path, "p53", scores={**SCORES, **change})], tmp_path / "summary.tsv")
+    assert rows_of(tmp_path / "summary.tsv")[0]["flags"] == flags
 
 
 def test_rows_keep_the_order_given(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@
     app.byKey = new Map(app.rows.map((row) => [app.keyOf(row), row]));
     app.prepareRows();
     app.showView("predictions");
+    if (!app.rows.length) $("nothing").replaceChildren("There are no predictions.");
     app.buildMasthead();
     app.buildTable();
     app.buildProblems();

@@ -100,7 +100,7 @@
         words(status), h("span", { class: "count" }, count.toLocaleString("en"))));
     }
     $("filter").addEventListener("input", (event) => { choice.text = event.target.value; refresh(); });
-    $("clear-filter").addEventListener("click", () => { clear(); $("filter").focus(); });
+    $("clear-filter")?.addEventListener("click", () => { clear(); $("filter").focus(); });
     buildFilters();
     buildColumns();
 
