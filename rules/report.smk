@@ -3,7 +3,13 @@ rule score:
     input:
         unpack(FOLDING.inputs_of_score),
     output:
-        folder=directory("<results>/{target}/{engine}"),
+        folder=report(
+            directory("<results>/{target}/{engine}"),
+            patterns=["model.{format}"],
+            category="Models",
+            labels={"target": "{target}", "engine": "{engine}", "format": "{format}"},
+            caption="captions/model.rst",
+        ),
     log:
         "<logs>/score/{engine}/{target}.log",
     benchmark:
@@ -26,7 +32,12 @@ rule summarize:
         folders=FOLDING.predictions,
         receipts=FOLDING.receipts,
     output:
-        table="<results>/summary.tsv",
+        table=report(
+            "<results>/summary.tsv",
+            category="Predictions",
+            labels={"what": "table"},
+            caption="captions/summary.rst",
+        ),
         timings="<timings>",
     log:
         "<logs>/summarize.log",
@@ -50,6 +61,12 @@ rule report:
         timings="<timings>",
     output:
         page="<results>/report/index.html",
+        single=report(
+            "<results>/report/single.html",
+            category="Predictions",
+            labels={"what": "page"},
+            caption="captions/page.rst",
+        ),
         assets=directory("<results>/report/assets"),
         data=directory("<results>/report/data"),
     log:
