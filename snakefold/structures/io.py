@@ -29,7 +29,10 @@ from snakefold.structures.residues import (
 _CHAIN_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 # Selenium analogues become their sulphur parents, as AlphaFold and most modelling programs treat them.
 _RENAMED_ATOMS = {("MSE", "SE"): "SD", ("SEC", "SE"): "SG"}
-_PARENT_LETTERS = {"SEC": "C", "PYL": "K"}
+# What gemmi's table does not tell: the rare amino acids, and protonation states as force fields name them.
+_PARENT_LETTERS = {"SEC": "C", "PYL": "K", "ASH": "D", "CYM": "C", "CYX": "C", "GLH": "E", "LYN": "K"} | dict.fromkeys(
+    ("HID", "HIE", "HIP", "HSD", "HSE", "HSP"), "H"
+)
 
 _PDB_MAX_SERIAL = 99_999
 _PDB_MAX_CHAINS = len(_CHAIN_LETTERS)
@@ -44,7 +47,8 @@ class PolymerChain:
     name in `copy_of`. `sequence` is the full sequence of the experiment (seqres) in the twenty letters and X, modified
     residues as their parents; where the file declares no sequence, it is that of the residues with coordinates.
     `residues` maps the 0-based index in `sequence` to atom name -> position (float64, shape (3,), angstrom): one
-    conformation, without hydrogens, and with the parent's atoms only (selenomethionine's SE is SD).
+    conformation, without hydrogens, and with the parent's atoms only (selenomethionine's SE is SD). Of a D-amino acid
+    there is the backbone only: its side chain lies where that of its L-parent cannot.
     """
 
     name: str
@@ -307,10 +311,14 @@ def _read_structure(path: Path) -> gemmi.Structure:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         structure = gemmi.read_structure_string(content, format=gemmi.CoorFormat.Detect)
-        if not structure.assemblies and b"_pdbx_struct_assembly_gen." in content:
-            structure = _structure_with_assemblies(content)
+        no_atoms = len(structure) == 0 and b"_atom_site." in content
+        if no_atoms or (not structure.assemblies and b"_pdbx_struct_assembly_gen." in content):
+            structure = _structure_of_sparse_mmcif(content)
+        if structure.input_format == gemmi.CoorFormat.Pdb and _resumes_after_ter(content):
+            structure = _structure_of_resuming_pdb(content)
         if len(structure) == 0:
             raise SnakefoldError(f"{path}: holds no coordinates; give an mmCIF or PDB file with a protein structure")
+        _name_blank_chains(structure)
         structure.setup_entities()
         structure.assign_label_seq_id()
     except (OSError, EOFError, RuntimeError, ValueError, IndexError, zlib.error) as error:
@@ -318,16 +326,83 @@ def _read_structure(path: Path) -> gemmi.Structure:
     return structure
 
 
-def _structure_with_assemblies(content: bytes) -> gemmi.Structure:
-    """Read mmCIF whose table of assemblies lacks columns: gemmi then passes over the assemblies without a word."""
+def _structure_of_sparse_mmcif(content: bytes) -> gemmi.Structure:
+    """Read mmCIF whose tables lack columns that gemmi wants: it passes over such tables without a word."""
     block = gemmi.cif.read_string(content)[0]
-    ids = [row[0] for row in block.find("_pdbx_struct_assembly.", ["id"])]
-    if not ids:
-        ids = list(dict.fromkeys(row[0] for row in block.find("_pdbx_struct_assembly_gen.", ["assembly_id"])))
-    block.find_mmcif_category("_pdbx_struct_assembly.").erase()
-    columns = ["id", "details", "method_details", "oligomeric_details", "oligomeric_count"]
-    _add_loop(block, "_pdbx_struct_assembly.", columns, [[name, "?", "?", "?", "?"] for name in ids])
+    if b"_pdbx_struct_assembly_gen." in content:
+        ids = [row[0] for row in block.find("_pdbx_struct_assembly.", ["id"])]
+        if not ids:
+            ids = list(dict.fromkeys(row[0] for row in block.find("_pdbx_struct_assembly_gen.", ["assembly_id"])))
+        block.find_mmcif_category("_pdbx_struct_assembly.").erase()
+        columns = ["id", "details", "method_details", "oligomeric_details", "oligomeric_count"]
+        _add_loop(block, "_pdbx_struct_assembly.", columns, [[name, "?", "?", "?", "?"] for name in ids])
+    table = block.find_mmcif_category("_atom_site.")
+    columns = {tag.removeprefix("_atom_site."): list(table.column(place)) for place, tag in enumerate(table.tags)}
+    if {"label_atom_id", "label_comp_id", "Cartn_x", "Cartn_y", "Cartn_z"} <= columns.keys():
+        names = [gemmi.cif.as_string(name) for name in columns["label_atom_id"]]
+        one_chain, numbers = ["A"] * len(names), [str(number) for number in range(1, len(names) + 1)]
+        complete = {
+            "id": numbers,
+            "group_PDB": ["ATOM"] * len(names),
+            # Names of proteins' atoms begin with their element; only selenium's has two letters.
+            "type_symbol": [element_of(name.lstrip("0123456789")) for name in names],
+            **dict.fromkeys(("label_alt_id", "label_seq_id"), ["."] * len(names)),
+            **dict.fromkeys(("label_entity_id", "pdbx_PDB_ins_code"), ["?"] * len(names)),
+            "label_asym_id": columns.get("auth_asym_id", one_chain),
+            "occupancy": ["1.00"] * len(names),
+            "B_iso_or_equiv": ["0.00"] * len(names),
+            "pdbx_PDB_model_num": ["1"] * len(names),
+        } | columns
+        for auth, label in (("auth_seq_id", "label_seq_id"), ("auth_asym_id", "label_asym_id")):
+            complete.setdefault(auth, complete[label])
+        table.erase()
+        block.init_loop("_atom_site.", list(complete)).set_all_values(list(complete.values()))
     return gemmi.make_structure_from_block(block)
+
+
+def _resumes_after_ter(content: bytes) -> bool:
+    """Whether ATOM records of a chain follow its TER: gemmi takes all that follows for ligands and water."""
+    chain, ended = b"", set[bytes]()
+    for line in content.splitlines():
+        if line.startswith(b"MODEL "):
+            ended.clear()
+        elif line.startswith(b"TER"):
+            ended.add(chain)
+        elif line.startswith(b"ATOM  "):
+            chain = line[20:22]
+            if chain in ended:
+                return True
+    return False
+
+
+def _structure_of_resuming_pdb(content: bytes) -> gemmi.Structure:
+    """Read a PDB file whose chains go on after TER: at a gap, where numbers go on too, else as another chain."""
+    lines = content.decode("utf-8", errors="replace").splitlines()
+    kept = [
+        line
+        for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False)
+        if not (line.startswith("TER") and _goes_on(before, after))
+    ]
+    return gemmi.read_pdb_string("\n".join(kept) + "\n", split_chain_on_ter=True)
+
+
+def _goes_on(before: str, after: str) -> bool:
+    """Whether two records of a PDB file are of atoms of one chain, the second of a higher residue number."""
+    if not (before.startswith(("ATOM  ", "HETATM")) and after.startswith("ATOM  ") and before[20:22] == after[20:22]):
+        return False
+    try:
+        return int(before[22:26]) < int(after[22:26])
+    except ValueError:
+        return False
+
+
+def _name_blank_chains(structure: gemmi.Structure) -> None:
+    """Give chains without a name, which are legal in PDB files, the name "_": gemmi assigns entities by name."""
+    for model in structure:
+        for chain in model:
+            chain.name = chain.name.strip() or "_"
+    for entity in structure.entities:
+        entity.name = entity.name.strip() or "_"
 
 
 def _protein_chains(path: Path, structure: gemmi.Structure) -> list[tuple[str, PolymerChain]]:
@@ -345,8 +420,8 @@ def _protein_chains(path: Path, structure: gemmi.Structure) -> list[tuple[str, P
                 kind = span.check_polymer_type()
             if kind not in (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD):
                 continue
-            # A blank chain name is legal in PDB files, and an author's chain may hold two polymers.
-            name = chain.name.strip() or "_"
+            # An author's chain may hold two polymers.
+            name = chain.name
             used[name] += 1
             if used[name] > 1:
                 name = f"{name}+{used[name]}"
@@ -383,6 +458,8 @@ def _polymer_chain(
         if not matching:
             # The coordinates are another amino acid's (a fault of the file): only what all share can be trusted.
             atoms = {atom: xyz for atom, xyz in atoms.items() if atom in (*BACKBONE, "CB", "OXT")}
+        elif gemmi.find_tabulated_residue(residue.name).kind == gemmi.ResidueKind.AAD:
+            atoms = {atom: xyz for atom, xyz in atoms.items() if atom in (*BACKBONE, "OXT")}
         if letter != "X":
             own = {*heavy_atoms_of(letter), "OXT"}
             atoms = {atom: xyz for atom, xyz in atoms.items() if atom in own}
