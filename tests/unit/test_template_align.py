@@ -11,8 +11,17 @@ import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.align import Alignment, align_to_chains, build_profile, extend_ends, merge, read_a3m
-from snakefold.engines.template.realign import realign
-from snakefold.engines.template.templates import NoTemplateError, expected_quality, read_hits, select_templates
+from snakefold.engines.template.environment import AMINO_ACIDS, Environment
+from snakefold.engines.template.profiles import Profile, Relatives, near_and_diverse
+from snakefold.engines.template.realign import realign, realigned
+from snakefold.engines.template.templates import (
+    ChainTemplate,
+    NoTemplateError,
+    TemplateHit,
+    expected_quality,
+    read_hits,
+    select_templates,
+)
 from snakefold.errors import MemberError
 from snakefold.structures.io import PolymerChain, read_chains
 from tests.unit.structure_helpers import MINI
@@ -175,43 +184,137 @@ def test_a_given_template_with_too_few_chains_is_a_members_error() -> None:
     assert error.value.kind == "bad_template"
 
 
-def flat_costs(chain: PolymerChain) -> PolymerChain:
-    """The chain without coordinates: no helices, so that gaps cost the same everywhere."""
+def without_coordinates(chain: PolymerChain) -> PolymerChain:
+    """The chain without coordinates: neither environments nor prices of gaps."""
     return replace(chain, residues={})
+
+
+def profile_of(sequence: str) -> Profile:
+    """The profile of a sequence alone."""
+    return Profile.of(build_profile(sequence, None))
 
 
 def test_realigning_a_sequence_with_itself_pairs_every_residue_from_end_to_end() -> None:
     chain = read_chains(PROTEASE)[0]
     known = Alignment.from_pairs([(index, index, 0.9) for index in range(30, 60)])
-    found = realign(build_profile(chain.sequence, None), chain, known)
+    profile = profile_of(chain.sequence)
+    found = realign(profile, profile, chain, known)
     assert found.target.tolist() == found.template.tolist() == list(range(len(chain.sequence)))
     assert found.posterior.min() > 0.5 and found.posterior.max() <= 1 + 1e-9
 
 
-def test_realigning_finds_an_insertion_and_keeps_gaps_out_of_helices() -> None:
+def test_target_and_template_may_be_exchanged() -> None:
+    chain = without_coordinates(read_chains(PROTEASE)[0])
+    whole, short = profile_of(chain.sequence), profile_of(chain.sequence[:40] + chain.sequence[47:])
+    cut = replace(chain, sequence=chain.sequence[:40] + chain.sequence[47:])
+    one = realign(whole, short, cut, Alignment.from_pairs([(index, index, 0.9) for index in range(30)]))
+    two = realign(short, whole, chain, Alignment.from_pairs([(index, index, 0.9) for index in range(30)]))
+    assert one.target.tolist() == two.template.tolist() and one.template.tolist() == two.target.tolist()
+    assert np.allclose(one.posterior, two.posterior, atol=0.02)
+
+
+def test_realigning_keeps_gaps_out_of_helices() -> None:
     chain = read_chains(MINI / "targets" / "ubiquitin.cif.gz")[0]
-    # The helix is residues 23-34; two residues are lost within it, as far as the sequence tells.
-    sequence = chain.sequence[:28] + chain.sequence[30:]
-    known = Alignment.from_pairs([(index, index, 0.9) for index in range(20)])
-    profile = build_profile(sequence, None)
-    bent, free = realign(profile, chain, known), realign(profile, flat_costs(chain), known)
+    # Residues 18-33 all alike: as far as the sequences tell, two may be missing anywhere. The helix is 22-33.
+    chain = replace(chain, sequence=chain.sequence[:18] + "A" * 16 + chain.sequence[34:])
+    sequence = chain.sequence[:18] + "A" * 14 + chain.sequence[34:]
+    known = Alignment.from_pairs([(index, index, 0.9) for index in range(18)])
+    target, template = profile_of(sequence), profile_of(chain.sequence)
+    bent, free = realign(target, template, chain, known), realign(target, template, without_coordinates(chain), known)
+
+    def in_step(found: Alignment) -> float:
+        helical = (found.template >= 23) & (found.template < 32) & (found.template - found.target == 2)
+        return float(found.posterior[helical].sum())
+
+    assert in_step(bent) > in_step(free) + 1
     for found in (bent, free):
-        assert len(found) >= len(sequence) - 6
         assert np.all(np.diff(found.target) > 0) and np.all(np.diff(found.template) > 0)
-    assert (free.target[-1], free.template[-1]) == (len(sequence) - 1, len(chain.sequence) - 1)
+        assert (found.target[-1], found.template[-1]) == (len(sequence) - 1, len(chain.sequence) - 1)
 
-    def certainty(found: Alignment) -> float:
-        return float(found.posterior[(found.target >= 24) & (found.target < 32)].sum())
 
-    assert certainty(bent) < certainty(free)
+def test_a_gap_of_forty_residues_is_found_on_either_side() -> None:
+    chain = read_chains(MINI / "targets" / "trypsin.cif.gz")[0]
+    sequence = chain.sequence[:90] + chain.sequence[135:]
+    known = [(index, index, 0.9) for index in range(80)] + [(index, index + 45, 0.9) for index in range(100, 170)]
+    cut, whole = profile_of(sequence), profile_of(chain.sequence)
+    lost = realign(cut, whole, chain, Alignment.from_pairs(known))
+    assert np.mean((lost.template - lost.target)[lost.target >= 95] == 45) == 1.0
+    shorter = PolymerChain(name="A", sequence=sequence, residues={})
+    added = realign(whole, cut, shorter, Alignment.from_pairs([(b, a, posterior) for a, b, posterior in known]))
+    assert np.mean((added.target - added.template)[added.template >= 95] == 45) == 1.0
 
 
 def test_an_alignment_that_is_too_large_or_far_less_certain_stays() -> None:
     chain = read_chains(PROTEASE)[0]
-    foreign = build_profile("GSGSGSGSGSGSGSGSGSGSGSGSGSGSGS", None)
+    foreign = profile_of("GSGSGSGSGSGSGSGSGSGSGSGSGSGSGS")
     known = Alignment.from_pairs([(index, index, 1.0) for index in range(30)])
-    assert realign(foreign, chain, known) is known
+    assert realign(foreign, profile_of(chain.sequence), chain, known) is known
     # 99 states by 20,790 residues.
     long = replace(chain, sequence=chain.sequence * 210)
     whole = Alignment.from_pairs([(index, 210 * index, 1.0) for index in range(99)])
-    assert realign(build_profile(chain.sequence, None), long, whole) is whole
+    assert realign(profile_of(chain.sequence), profile_of(long.sequence), long, whole) is whole
+
+
+def test_unknown_residues_and_selenocysteine_are_aligned_like_others() -> None:
+    chain = read_chains(PROTEASE)[0]
+    odd = "U" + chain.sequence[1:40] + "XXX" + chain.sequence[43:]
+    chain_input = ChainInputs(sequence=odd)
+    template = replace(chain, sequence=chain.sequence[:60] + "X" + chain.sequence[61:])
+    known = Alignment.from_pairs([(index, index, 0.9) for index in range(len(odd))])
+    given = TemplateHit(
+        entry="x",
+        chain="A",
+        evalue=1e-9,
+        score=100.0,
+        identity=0.9,
+        coverage=1.0,
+        resolution=None,
+        title="",
+        file=PROTEASE,
+        alignment=known,
+    )
+    one = ChainTemplate(hit=given, chain=template, alignment=known)
+    [found] = realigned(FoldTask(chains=(chain_input,)), [one])
+    assert found.alignment.target.tolist() == found.alignment.template.tolist() == list(range(len(odd)))
+
+
+def test_a_templates_profile_comes_from_rows_near_it_alone(tmp_path: Path) -> None:
+    template = read_chains(PROTEASE)[0].sequence
+    other = read_chains(MINI / "targets" / "ubiquitin.cif.gz")[0].sequence
+    near = template[:50] + "A" * 10 + template[60:]
+    msa = tmp_path / "msa.a3m"
+    msa.write_text(f">query\n{other}\n>near\n{near.lower()[:30]}-{near[30:]}\n>far\n{other}\n>short\nACDEF\n")
+    alone = Relatives.read(None).profile(template)
+    found = Relatives.read(msa).profile(template)
+    assert len(Relatives.read(msa).sequences) == 2
+    alanine = found.emissions[52:58, 0] - alone.emissions[52:58, 0]
+    assert alanine.min() > 0.05
+    msa.write_text(f">query\n{other}\n>far\n{other}\n")
+    assert np.array_equal(Relatives.read(msa).profile(template).emissions, alone.emissions)
+
+
+def test_relatives_are_near_and_differ_from_one_another() -> None:
+    sequence = "ACDEFGHIKLMNPQRSTVWY" * 3
+    half = "".join(letter if index % 2 else "W" for index, letter in enumerate(sequence))
+    far = "".join(letter if index % 4 == 0 else "W" for index, letter in enumerate(sequence))
+    short = sequence[:20] + "-" * 40
+    assert near_and_diverse(sequence, [sequence, half, half, far, short]) == [half]
+    assert near_and_diverse(sequence, []) == []
+
+
+def test_environments_tell_core_from_surface_and_helix_from_coil() -> None:
+    chain = read_chains(MINI / "targets" / "ubiquitin.cif.gz")[0]
+    environment = Environment.of(chain)
+    odds = environment.propensities()
+    leucine, lysine, glycine = (AMINO_ACIDS.index(letter) for letter in "LKG")
+    # I30 and L43 lie in the core, K11 and K63 do not; G47 has a positive phi.
+    for index in (29, 42):
+        assert odds[index, leucine] > odds[index, lysine] + 0.2
+    for index in (10, 62):
+        assert odds[index, leucine] < odds[index, lysine]
+    assert odds[46, glycine] > 1.5
+    prices = environment.gap_prices()
+    assert len(prices) == len(chain.sequence) + 1 and prices[0] == prices[-1] == 0
+    assert prices[26:33].min() >= 1.0 > prices[8:10].max()
+    blank = Environment.of(without_coordinates(chain))
+    assert not blank.propensities().any() and not blank.gap_prices().any()

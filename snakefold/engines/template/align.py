@@ -81,19 +81,25 @@ def read_a3m(path: Path, query: str) -> list[str]:
 
 def build_profile(query: str, msa: Path | None) -> plan7.HMM:
     """A profile HMM whose match state k is residue k of the query; from the query alone (BLOSUM62) without an MSA."""
-    alphabet = easel.Alphabet.amino()
-    background = plan7.Background(alphabet)
     sequence = "".join(standard_letter(letter) for letter in query)
     rows = read_a3m(msa, query) if msa is not None else []
+    return profile_of_rows([sequence, *rows[1:]])
+
+
+def profile_of_rows(rows: Sequence[str]) -> plan7.HMM:
+    """A profile HMM of aligned rows, of which the first has no gaps: match state k is its residue k.
+
+    A single row is taken with the substitutions of BLOSUM62.
+    """
+    alphabet = easel.Alphabet.amino()
+    background = plan7.Background(alphabet)
     if len(rows) < 2:
-        single = easel.TextSequence(name=b"query", sequence=sequence).digitize(alphabet)
+        single = easel.TextSequence(name=b"query", sequence=rows[0]).digitize(alphabet)
         return plan7.Builder(alphabet).build(single, background)[0]
-    named = [
-        easel.TextSequence(name=f"row{index}".encode(), sequence=row) for index, row in enumerate([sequence, *rows[1:]])
-    ]
+    named = [easel.TextSequence(name=f"row{index}".encode(), sequence=row) for index, row in enumerate(rows)]
     alignment = easel.TextMSA(name=b"query", sequences=named)
     # Hand architecture: every query position is a match state, so that HMM positions are residue indices.
-    alignment.reference = "x" * len(query)
+    alignment.reference = "x" * len(rows[0])
     return plan7.Builder(alphabet, architecture="hand").build_msa(alignment.digitize(alphabet), background)[0]
 
 
