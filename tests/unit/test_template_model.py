@@ -201,7 +201,7 @@ def test_odd_entries_can_be_templates(tmp_path: Path) -> None:
 
 
 def test_a_template_of_the_wrong_hand_or_with_little_of_a_backbone_gives_no_such_residues(tmp_path: Path) -> None:
-    """D-amino acids are never copied, whatever they are called; residues of CA alone are built."""
+    """Mirrored residues are never copied, whatever they are called; residues of CA alone are built."""
     structure = odd_inhibitor()
     chain = structure[0][0]
     residues = {residue.label_seq: residue for residue in chain.get_polymer()}

@@ -13,9 +13,9 @@ from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.align import Alignment
 from snakefold.engines.template.backbone import Backbone, copy_backbone
 from snakefold.engines.template.stitch import stitched, unplaced
-from snakefold.engines.template.templates import select_templates
+from snakefold.engines.template.templates import ChainTemplate, TemplateHit, select_templates
 from snakefold.structures.io import ModelChain, PolymerChain, read_chains, write_model
-from tests.unit.structure_helpers import MINI
+from tests.unit.structure_helpers import MINI, STRAND, peptide
 
 INHIBITOR = MINI / "templates" / "5pti.cif.gz"
 UROKINASE = MINI / "templates" / "4zhl.cif.gz"
@@ -169,6 +169,19 @@ def test_the_other_copy_of_a_chain_fills_what_the_first_lacks(tmp_path: Path, in
     backbone = copy_backbone(inhibitor.sequence, templates)
     assert backbone.modelled.all()
     assert farthest(backbone, inhibitor) < 0.01
+
+
+def test_the_backbone_of_a_d_amino_acid_is_not_copied_and_that_of_a_glycine_is() -> None:
+    residues = peptide("AAAAAAA", [STRAND, STRAND, STRAND, (70.0, -120.0), STRAND, STRAND, STRAND])
+    del residues[3]["CB"]
+    hit = TemplateHit(
+        entry="1abc", chain="A", evalue=0, score=1, identity=1, coverage=1, resolution=1.5, title="", file=INHIBITOR,
+        alignment=Alignment.from_pairs([(index, index, 0.9) for index in range(7)]),
+    )  # fmt: skip
+    for sequence, lacking in (("AAAAAAA", [3]), ("AAAGAAA", [])):
+        chain = PolymerChain(name="A", sequence=sequence, residues=residues)
+        backbone = copy_backbone("AAAAAAA", [ChainTemplate(hit=hit, chain=chain, alignment=hit.alignment)])
+        assert np.flatnonzero(~backbone.modelled).tolist() == lacking
 
 
 def test_a_receptor_on_its_peptide_complex_takes_each_chain_from_its_like() -> None:

@@ -15,6 +15,7 @@ from snakefold.engines.template.building import (
     standard_letter,
 )
 from snakefold.engines.template.templates import ChainTemplate
+from snakefold.structures.io import PolymerChain
 from snakefold.structures.residues import BACKBONE
 
 _PEPTIDE_BOND = (1.0, 1.9)
@@ -125,6 +126,8 @@ def copy_backbone(sequence: str, templates: Sequence[ChainTemplate]) -> Backbone
             atoms = template.chain.residues.get(int(index), {})
             if not {"N", "CA", "C"} <= set(atoms) or not is_left_handed("ALA", atoms) or not _whole(atoms):
                 continue
+            if _may_be_mirrored(template.chain, int(index)):
+                continue
             for column, name in enumerate(BACKBONE):
                 backbone.atoms[target, column] = atoms.get(name, np.nan)
             backbone.source[target] = number
@@ -140,6 +143,17 @@ def copy_backbone(sequence: str, templates: Sequence[ChainTemplate]) -> Backbone
         if not np.isfinite(backbone.atoms[index, 3]).all():
             backbone.place_oxygen(index)
     return backbone
+
+
+def _may_be_mirrored(chain: PolymerChain, index: int) -> bool:
+    """Whether a residue may be a D-amino acid, of which the reader hands on the backbone only.
+
+    It has no CB although it is no glycine, and a positive phi, which is rare in L-amino acids.
+    """
+    atoms, before = chain.residues[index], chain.residues.get(index - 1, {})
+    if "CB" in atoms or chain.sequence[index] == "G" or "C" not in before:
+        return False
+    return float(dihedral(before["C"], atoms["N"], atoms["CA"], atoms["C"])) > 0
 
 
 def _whole(atoms: dict[str, Array]) -> bool:

@@ -42,7 +42,7 @@ _CUT_COST = 0.2
 _BOND, _CA_STEP = 1.33, 3.8
 
 # An end or a domain: the residues next to it that both templates have.
-_SHORTEST_END = 3
+_SHORTEST_END = 4
 _FEWEST_SHARED = 15
 _MOST_SHARED = 40
 _DOMAIN_RMSD = 2.5
