@@ -73,7 +73,7 @@ _FOLDER_POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data: blob:; "
     "connect-src 'none'; form-action 'none'; base-uri 'none'"
 )
-_SINGLE_LIMIT = 40_000_000  # bytes of predictions in single.html; browsers open larger pages slowly
+_SINGLE_LIMIT = 25_000_000  # bytes of predictions in single.html; browsers open larger pages slowly
 _RESIDUE_CLASSES: tuple[ResidueClass, ...] = (
     "general",
     "isoleucine-valine",

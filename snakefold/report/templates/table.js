@@ -3,7 +3,7 @@
 
 ((app) => {
   const { $, h, s, known, fixed, percent, plural, words } = app;
-  const CHUNK = 150; // rows put into the page at a time
+  const CHUNK = 60; // rows put into the page at a time
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
   let columns = [];
   let rendered = 0;
@@ -124,7 +124,7 @@
     let width = 0;
     new ResizeObserver(([entry]) => {
       const now = Math.round(entry.contentRect.width);
-      if (now && now !== width) { width = now; fit(true); }
+      if (now && now !== width) { width = now; fit(); }
     }).observe($("table").parentElement);
     showColumns();
   };
@@ -143,20 +143,27 @@
     if (!columns.some((column) => column.key === sorting.key)) sorting.key = null;
     markSorting();
     refresh();
-    fit(true);
+    fit();
   }
 
   // Columns that do not fit leave, the least needed first; all come back when there is room again.
-  function fit(anew) {
+  function fit() {
     const table = $("table");
     const frame = table.parentElement;
     const without = [5, 4, 3, 2, 1].map((level) => `without-${level}`);
-    if (anew || chosenColumns) table.classList.remove(...without);
-    if (chosenColumns) return;
-    for (const name of without) {
-      if (table.offsetWidth <= frame.clientWidth + 1) break;
-      table.classList.add(name);
+    const heads = [...table.tHead.rows[0].cells];
+    table.classList.remove(...without, "settled");
+    for (const cell of heads) cell.style.width = "";
+    if (!chosenColumns) {
+      for (const name of without) {
+        if (table.offsetWidth <= frame.clientWidth + 1) break;
+        table.classList.add(name);
+      }
     }
+    // Widths stay as they are then: a browser would lay out all rows anew with each chunk, and columns would jump.
+    const widths = heads.map((cell) => cell.getBoundingClientRect().width);
+    heads.forEach((cell, index) => { if (widths[index]) cell.style.width = `${widths[index]}px`; });
+    if (app.view.length) table.classList.add("settled");
   }
 
   const classOf = (column) => [column.numeric && "number", column.wide].filter(Boolean).join(" ") || null;
@@ -285,7 +292,6 @@
     $("nothing").hidden = app.view.length > 0;
     const all = app.view.length === app.rows.length;
     $("shown").textContent = all ? plural(app.rows.length, "prediction") : `${app.view.length.toLocaleString("en")} of ${plural(app.rows.length, "prediction")}`;
-    fit(false);
     showActive();
     app.updateSteps();
   }

@@ -158,6 +158,7 @@
       viewer.render();
       message.remove();
       box.dataset.drawn = "yes";
+      performance.mark("drawn");
     }
 
     // The wheel scrolls the page until the view has been clicked: a page must not trap who passes over it.
