@@ -1,29 +1,24 @@
-"""The template engine on pairs of known structures, beside the prototype's figures; and the fit of its confidence.
+"""The template engine on pairs of known structures, beside the prototype's figures.
 
     python bench/template_engine.py STRUCTURES [--sequences FASTA] [--only TEXT]
-    python bench/template_engine.py STRUCTURES [--sequences FASTA] --fit
 
 STRUCTURES is a folder of `<name>.cif.gz` and `<name>.pdb.gz`. With --sequences, alignments use an MSA searched in that
 FASTA file; without, the target's sequence alone. Every target is modelled on the first chain of its template.
---fit models all pairs within the families, and fits and cross-checks the weights in confidence.py, leaving one family
-out at a time.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
 from snakefold.engines.base import ChainInputs, FoldTask
-from snakefold.engines.template import confidence
 from snakefold.engines.template.model import Model, build_model
 from snakefold.engines.template.realign import realigned
-from snakefold.engines.template.templates import NoTemplateError, select_templates
+from snakefold.engines.template.templates import select_templates
 from snakefold.search.msa import search_msas
 from snakefold.structures.compare import Comparison, compare
 from snakefold.structures.geometry import chi_angles, find_clashes, ramachandran, wrong_chirality
@@ -52,12 +47,6 @@ PAIRS = (
     Pair(title="Hb <- leghaemoglobin", target="d2w72b_", template="d2gdma_"),
     Pair(title="erythrocruorin <- Hb", target="d1ecaa_", template="d3boma_"),
 )
-
-FAMILIES = {
-    "lysozyme": ("133l", "1aki", "1hml"),
-    "protease": ("1gbt", "4zhl"),
-    "globin": ("d1cg5a_", "d1ecaa_", "d1itha_", "d2gdma_", "d2w72b_", "d3boma_"),
-}
 
 
 def structure(folder: Path, name: str) -> Path:
@@ -132,81 +121,17 @@ def row(pair: Pair, folder: Path, msa: Path | None) -> str:
     )
 
 
-def family_pairs() -> Iterator[tuple[str, str, str]]:
-    """Family, target and template of every pair within a family."""
-    for family, names in FAMILIES.items():
-        for target, template in permutations(names, 2):
-            yield family, target, template
-
-
-def gather(folder: Path, msas: dict[str, Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Features and true lDDT-CA (0-1) of all residues, by family. Each pair counts once, whatever its length."""
-    rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for family, target, template in family_pairs():
-        try:
-            model, _ = model_pair(folder, target, template, msas.get(target))
-        except NoTemplateError:
-            continue
-        backbone = model.backbones[0]
-        found = confidence.features(backbone, model.templates[0], backbone.atoms[backbone.modelled, 1])
-        scores = compare([as_chain(model)], structure(folder, target)).per_residue_lddt[0]
-        truth = np.array([np.nan if value is None else value for value in scores], dtype=float)
-        known = np.isfinite(found).all(axis=1) & np.isfinite(truth)
-        rows.setdefault(family, []).append((found[known], truth[known]))
-        print(f"{target} <- {template}: lDDT-CA of modelled residues {truth[known].mean():.2f}", flush=True)
-    return {
-        family: (np.concatenate([f for f, _ in found]), np.concatenate([t for _, t in found]))
-        for family, found in rows.items()
-    }
-
-
-def fit(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Weights of a logistic regression on fractional outcomes, every family weighing the same, with a slight ridge."""
-    inputs = np.concatenate([inputs for inputs, _ in parts])
-    truth = np.clip(np.concatenate([truth for _, truth in parts]), 0.01, 0.99)
-    share = np.concatenate([np.full(len(truth), 1 / len(truth)) for _, truth in parts])
-    weights = np.zeros(inputs.shape[1])
-    ridge = 1e-3 * np.eye(inputs.shape[1])
-    # Newton's method; the likelihood is concave, so that a few steps suffice.
-    for _ in range(50):
-        estimate = 1 / (1 + np.exp(-inputs @ weights))
-        gradient = inputs.T @ (share * (truth - estimate)) - ridge @ weights
-        curvature = (inputs * (share * estimate * (1 - estimate))[:, None]).T @ inputs + ridge
-        weights = weights + np.linalg.solve(curvature, gradient)
-    return weights
-
-
-def report_fit(data: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Print the weights, and how well those fitted without a family tell that family's lDDT."""
-    for family, (inputs, truth) in data.items():
-        weights = fit([part for name, part in data.items() if name != family])
-        estimate = 1 / (1 + np.exp(-inputs @ weights))
-        correlation = np.corrcoef(estimate, truth)[0, 1]
-        print(
-            f"left out {family:10s} residues {len(truth):5d}  correlation {correlation:.2f}  "
-            f"mean error {np.abs(estimate - truth).mean():.3f}  bias {np.mean(estimate - truth):+.3f}"
-        )
-    weights = fit(list(data.values()))
-    for name, weight in zip(confidence.FEATURES, weights, strict=True):
-        print(f"  {name:15s} {weight:+.2f}")
-
-
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("structures", type=Path)
     parser.add_argument("--sequences", type=Path)
     parser.add_argument("--only", default="", help="only pairs whose title holds this text")
-    parser.add_argument("--fit", action="store_true")
     arguments = parser.parse_args()
     folder = arguments.structures
     with tempfile.TemporaryDirectory() as scratch:
         pairs = [pair for pair in PAIRS if arguments.only in pair.title]
-        names = [n for f in FAMILIES.values() for n in f] if arguments.fit else [pair.target for pair in pairs]
-        msas = search(folder, sorted(set(names)), arguments.sequences, Path(scratch))
-        if arguments.fit:
-            report_fit(gather(folder, msas))
-            return
+        msas = search(folder, sorted({pair.target for pair in pairs}), arguments.sequences, Path(scratch))
         print(
             f"{'target <- template':28s}  id  cov    TM  RMSD  lDDT   all  est chi1 clash rama D    time  "
             "(prototype: TM, RMSD, lDDT-CA, time)"

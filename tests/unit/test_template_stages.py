@@ -5,7 +5,6 @@ import pytest
 
 from snakefold.engines.template.align import Alignment
 from snakefold.engines.template.backbone import Backbone, copy_backbone
-from snakefold.engines.template.confidence import FEATURES, estimated_lddt, features
 from snakefold.engines.template.loops import LONGEST_LOOP, close_gaps, grow_tails
 from snakefold.engines.template.minimise import RawChain, minimise
 from snakefold.engines.template.sidechains import pack_side_chains, suggestions
@@ -179,26 +178,3 @@ def test_a_chain_with_a_hole_is_minimised_in_two_pieces(inhibitor: PolymerChain)
     [moved] = minimise([RawChain(sequence=inhibitor.sequence, atoms=atoms, restrained=frozenset(atoms))])
     assert set(moved) == set(atoms)
     assert np.linalg.norm(moved[26]["N"] - moved[19]["C"]) > 3
-
-
-def test_confidence_falls_in_loops_and_rises_with_identity(inhibitor: PolymerChain) -> None:
-    template = itself(inhibitor)
-    backbone = copy_backbone(inhibitor.sequence, [template])
-    backbone.clear(24, 28)
-    close_gaps([backbone], seed=0)
-    [values] = estimated_lddt([backbone], [[template]])
-    numbers = np.array(values, dtype=float)
-    built = backbone.template_index < 0
-    assert numbers[built].max() < numbers[~built].mean() - 5
-    assert np.all((numbers > 0) & (numbers < 100))
-    foreign = copy_backbone("".join("A" if letter != "A" else "L" for letter in inhibitor.sequence), [template])
-    [worse] = estimated_lddt([foreign], [[template]])
-    assert np.nanmean(np.array(worse, dtype=float)) < numbers.mean() - 5
-
-
-def test_features_are_known_for_modelled_residues_only(inhibitor: PolymerChain) -> None:
-    template = template_of(inhibitor, [(i, i) for i in range(10, 50)])
-    backbone = copy_backbone(inhibitor.sequence, [template])
-    found = features(backbone, [template], backbone.atoms[backbone.modelled, 1])
-    assert found.shape == (58, len(FEATURES))
-    assert np.flatnonzero(np.isfinite(found).all(axis=1)).tolist() == list(range(10, 50))

@@ -147,7 +147,7 @@ def build_model(
         atoms=tuple(atoms),
         invented=tuple(modelled_ranges(_built(backbone)) for backbone in backbones),
         unmodelled=tuple(modelled_ranges(np.flatnonzero(~backbone.modelled).tolist()) for backbone in backbones),
-        confidence=tuple(estimated_lddt(backbones, templates)),
+        confidence=tuple(estimated_lddt(backbones)),
     )
 
 
