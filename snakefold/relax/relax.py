@@ -77,10 +77,10 @@ def _relax(chains: Sequence[ModelChain], settings: RelaxParameters, seed: int) -
     """
     cut: frozenset[ResidueId] = frozenset()
     held: frozenset[ResidueId] = frozenset()
+    prepared = prepare(chains, ph=settings.ph, seed=seed, cut=cut)
     number = 0
     while True:
         number += 1
-        prepared = prepare(chains, ph=settings.ph, seed=seed, cut=cut)
         result = _minimise(prepared, settings, held)
         relaxed = _relaxed_chains(chains, prepared, result.positions)
         near = likeness(chains, relaxed)
@@ -101,6 +101,7 @@ def _relax(chains: Sequence[ModelChain], settings: RelaxParameters, seed: int) -
             return attempt
         if gaps:
             cut |= gaps
+            prepared = prepare(chains, ph=settings.ph, seed=seed, cut=cut)
         else:
             held |= spoiled
 
