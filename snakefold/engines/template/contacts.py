@@ -22,6 +22,8 @@ TYPES = (
 )  # fmt: skip
 """Atom types; the last four are the backbone's."""
 
+_NEAREST_SULPHURS, _FORBIDDEN = 3.0, 30.0
+
 _NAMED = MappingProxyType(
     {
         **dict.fromkeys(("ASP OD1", "ASP OD2", "GLU OE1", "GLU OE2"), "carboxylate"),
@@ -65,6 +67,9 @@ def energies() -> NDArray[np.float32]:
         curve = np.interp(distances, KNOTS, [*(float(value) for value in values), 0.0])
         a, b = TYPES.index(first), TYPES.index(second)
         table[a, b] = table[b, a] = curve
+    # Disulfides are settled before packing; other sulphurs so near would be taken for one.
+    sulphur = TYPES.index("sulphur")
+    table[sulphur, sulphur, distances < _NEAREST_SULPHURS] = _FORBIDDEN
     table.setflags(write=False)
     return table
 

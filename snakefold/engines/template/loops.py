@@ -1,28 +1,29 @@
-"""Loops: the parts of a backbone that the template does not give, closed by cyclic coordinate descent.
+"""Loops: the parts of a backbone that the template does not give, drawn at random, closed and judged.
 
 A gap is widened, into the template's backbone on both sides, until it closes well; how far is decided by the closure
 itself, by clashes, by backbone torsions, and by how much of the template is given up.
-Cyclic coordinate descent: A. A. Canutescu and R. L. Dunbrack, Protein Sci. 12 (2003), 963.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from snakefold.engines.template.backbone import Backbone, secondary_structure
 from snakefold.engines.template.building import Array, dihedral, place
+from snakefold.engines.template.closure import CLOSED, close_batch
+from snakefold.engines.template.torsions import draw, strain
 from snakefold.structures.ramachandran import Region, ResidueClass, region
 
 LONGEST_LOOP = 40
 """Longer insertions are left out: no sampling finds their fold."""
 
-_SAMPLES = 96
-_SWEEPS = 120
-_CLOSED = 0.08
+_TRIALS, _SAMPLES = 24, 120
+"""Loops drawn to try each way of widening a gap, and for each of the best ways."""
+_BEST_WAYS = 4
+_LEADERS = 8
 _ACCEPTABLE_CLOSURE = 0.6
 _MAX_TRIM = 6
 _SHORTEST_LOOP = 3
@@ -32,37 +33,16 @@ _ENVIRONMENT_MARGIN = 6.0
 _CLOSURE_WEIGHT = 25.0
 _CLASH_WEIGHT = 2.5
 _TORSION_WEIGHT = 0.35
-_DRIFT_WEIGHT = 0.5
+_DRIFT_WEIGHT = 1.0
 _TRIM_COST = 0.6
 _TRIM_STRUCTURE_COST = 1.2
 _SHORT_LOOP_COST = 1.0
 _OUTLIER_COST = 2.0
-_LEADERS = 8
 _LEAST_SAMPLE_SCORE = 3.0
 """What a loop at its best still scores, found by experience: wider gaps that could only win below it are not tried."""
 
 # Contact radii (angstrom) of N, CA, C, O, CB: two atoms clash below their sum; N-O may come to 2.75 (hydrogen bonds).
 _RADII = np.array([1.45, 1.75, 1.65, 1.30, 1.75])
-
-# Backbone torsion basins (phi, psi in degrees; share), after the maps of S. C. Lovell et al., Proteins 50 (2003), 437.
-_BASINS = {
-    "general": np.array(
-        [(-63, -43, 0.36), (-90, -10, 0.10), (-115, 130, 0.26), (-70, 140, 0.20), (-85, 75, 0.03), (57, 42, 0.05)]
-    ),
-    "G": np.array(
-        [
-            (-63, -42, 0.22),
-            (-120, 150, 0.12),
-            (-70, 150, 0.12),
-            (60, 38, 0.14),
-            (85, 5, 0.18),
-            (85, -175, 0.14),
-            (170, 180, 0.08),
-        ]
-    ),
-    "P": np.array([(-62, -33, 0.40), (-68, 148, 0.55), (-75, 65, 0.05)]),
-}
-_BASIN_WIDTH = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +115,7 @@ def _tail(backbone: Backbone, anchor: int, step: int, others: Sequence[Backbone]
     rng = np.random.default_rng([seed, anchor, len(backbone.sequence)])
     torsions = np.empty((_SAMPLES, len(indices) + 1, 2))
     for column, index in enumerate([anchor, *indices]):
-        basins = _basins(backbone.sequence[index])
-        picks = rng.choice(len(basins), _SAMPLES, p=basins[:, 2] / basins[:, 2].sum())
-        torsions[:, column] = basins[picks, :2] + rng.normal(0, 15, (_SAMPLES, 2))
+        torsions[:, column] = draw(rng, backbone.sequence[index], backbone.sequence[index + 1 : index + 2], _SAMPLES)
     n, ca, c = (np.broadcast_to(atom, (_SAMPLES, 3)) for atom in backbone.atoms[anchor, :3])
     frames: list[Array] = []
     for column in range(1, len(indices) + 1):
@@ -157,10 +135,8 @@ def _tail(backbone: Backbone, anchor: int, step: int, others: Sequence[Backbone]
     atoms = _with_oxygens(grown, following)
     low, high = min(indices), max(indices) + 1
     environment, radii = _environment(backbone, others, low, high)
-    letters = "".join(backbone.sequence[index] for index in (anchor, *indices))
-    strain = _torsion_strain(letters, torsions[..., 0], torsions[..., 1])
     clash = _clashes(_with_betas(atoms), environment, radii)
-    best = int(np.argmin(_CLASH_WEIGHT * clash + _TORSION_WEIGHT * strain))
+    best = int(np.argmin(clash))
     return atoms[best][::step]
 
 
@@ -208,16 +184,17 @@ def _close(
             cost = sum(_TRIM_COST + _TRIM_STRUCTURE_COST * structured[index] for index in trimmed)
             cost += _SHORT_LOOP_COST * max(0, _SHORTEST_LOOP - size)
             costs.append((float(cost), left, right))
-    best: Closure | None = None
+    tried: list[tuple[float, float, int, int]] = []
     for cost, left, right in sorted(costs):
-        if best is not None and cost + _LEAST_SAMPLE_SCORE >= best.score:
+        if tried and cost + _LEAST_SAMPLE_SCORE >= min(tried)[0]:
             break
-        closure = _sample(backbone, original, torsions, start - left, end + right, others, seed)
-        score = cost + closure.score
-        if best is None or score < best.score:
-            best = Closure(
-                start=closure.start, end=closure.end, score=score, closure=closure.closure, atoms=closure.atoms
-            )
+        closure = _sample(backbone, original, torsions, start - left, end + right, others, [seed, 0], _TRIALS)
+        tried.append((cost + closure.score, cost, left, right))
+    best: Closure | None = None
+    for _, cost, left, right in sorted(tried)[:_BEST_WAYS]:
+        closure = _sample(backbone, original, torsions, start - left, end + right, others, [seed, 1], _SAMPLES)
+        if best is None or cost + closure.score < best.score:
+            best = replace(closure, score=cost + closure.score)
     return best if best is not None and best.closure < _ACCEPTABLE_CLOSURE else None
 
 
@@ -228,13 +205,14 @@ def _sample(
     start: int,
     end: int,
     others: Sequence[Backbone],
-    seed: int,
+    seeds: Sequence[int],
+    samples: int,
 ) -> Closure:
     """The best of many random loops from start to end (half-open), each closed by cyclic coordinate descent."""
-    rng = np.random.default_rng([seed, start, end])
+    rng = np.random.default_rng([*seeds, start, end])
     size = end - start
     sequence = backbone.sequence
-    phi, psi = _starting_torsions(rng, sequence, torsions, start, end)
+    phi, psi = _starting_torsions(rng, sequence, torsions, start, end, samples)
     omega = np.full(size + 1, 180.0)
     for place_, index in enumerate(range(start, end + 1)):
         # A cis-proline of the template stays one.
@@ -242,7 +220,7 @@ def _sample(
             omega[place_] = 0.0
     is_proline = np.array([letter == "P" for letter in sequence[start : end + 1]])
     anchors = backbone.atoms[[start - 1, end], :3]
-    frames, misfit = _close_batch(anchors[0], anchors[1], phi, psi, omega, is_proline)
+    frames, misfit = close_batch(anchors[0], anchors[1], phi, psi, omega, is_proline)
     # What did not close need not be judged further.
     closed = np.argsort(misfit, kind="stable")[: max(int((misfit < _ACCEPTABLE_CLOSURE).sum()), 1)]
     frames, misfit = frames[closed], misfit[closed]
@@ -250,7 +228,7 @@ def _sample(
     phi, psi = _loop_torsions(
         atoms, backbone.atoms[start - 1], backbone.atoms[end], torsions[start - 1, 0], torsions[end, 1]
     )
-    strain = _torsion_strain(sequence[start - 1 : end + 1], phi, psi)
+    strained = strain(sequence[start - 1 : end + 1], sequence[end + 1 : end + 2], phi, psi)
     environment, radii = _environment(backbone, others, start, end)
     clash = _clashes(_with_betas(atoms), environment, radii)
     known = np.isfinite(original[start:end, 1]).all(axis=1)
@@ -259,15 +237,16 @@ def _sample(
         squared = ((atoms[:, known, 1] - original[start:end][known, 1]) ** 2).sum(-1)
         drift = np.minimum(squared, 9.0).sum(axis=1)
     score = (
-        _CLOSURE_WEIGHT * np.maximum(misfit - _CLOSED, 0)
+        _CLOSURE_WEIGHT * np.maximum(misfit - CLOSED, 0)
         + _CLASH_WEIGHT * clash
-        + _TORSION_WEIGHT * strain
+        + _TORSION_WEIGHT * strained
         + _DRIFT_WEIGHT * drift
     )
-    # Regions are slow to look up: only the best few are judged by them.
-    leaders = np.argsort(score, kind="stable")[:_LEADERS]
-    for leader in leaders:
-        score[leader] += _OUTLIER_COST * _outliers(sequence, start - 1, phi[leader], psi[leader], omega)
+    # Regions are slow to look up: only the best few are judged by them, and not where ways are merely tried.
+    leaders = np.argsort(score, kind="stable")[: _LEADERS if samples > _TRIALS else 1]
+    if samples > _TRIALS:
+        for leader in leaders:
+            score[leader] += _OUTLIER_COST * _outliers(sequence, start - 1, phi[leader], psi[leader], omega)
     best = int(leaders[np.argmin(score[leaders])])
     return Closure(start=start, end=end, score=float(score[best]), closure=float(misfit[best]), atoms=atoms[best])
 
@@ -288,27 +267,21 @@ def _outliers(sequence: str, start: int, phi: Array, psi: Array, omega: Array) -
     return count
 
 
-def _basins(letter: str) -> Array:
-    return _BASINS.get(letter, _BASINS["general"])
-
-
 def _starting_torsions(
-    rng: np.random.Generator, sequence: str, torsions: Array, start: int, end: int
+    rng: np.random.Generator, sequence: str, torsions: Array, start: int, end: int, samples: int
 ) -> tuple[Array, Array]:
     """Phi of the loop and its end anchor, psi of its start anchor and the loop: (samples, size + 1) each, degrees.
 
     Half of the samples start from the template's torsions where it has any: they bend the template's loop rather than
     invent another.
     """
-    chosen = np.empty((_SAMPLES, end - start + 2, 2))
+    chosen = np.empty((samples, end - start + 2, 2))
     for column, index in enumerate(range(start - 1, end + 1)):
-        basins = _basins(sequence[index])
-        picks = rng.choice(len(basins), _SAMPLES, p=basins[:, 2] / basins[:, 2].sum())
-        chosen[:, column] = basins[picks, :2] + rng.normal(0, 15, (_SAMPLES, 2))
+        chosen[:, column] = draw(rng, sequence[index], sequence[index + 1 : index + 2], samples)
         for angle in range(2):
-            noise = rng.normal(0, 12, _SAMPLES)
+            noise = rng.normal(0, 12, samples)
             if np.isfinite(torsions[index, angle]):
-                kept = _SAMPLES if column in (0, end - start + 1) else _SAMPLES // 2
+                kept = samples if column in (0, end - start + 1) else samples // 2
                 chosen[:kept, column, angle] = torsions[index, angle] + noise[:kept]
     return np.ascontiguousarray(chosen[:, 1:, 0]), np.ascontiguousarray(chosen[:, :-1, 1])
 
@@ -348,18 +321,6 @@ def _loop_torsions(
     return phi, psi
 
 
-def _torsion_strain(sequence: str, phi: Array, psi: Array) -> Array:
-    """Summed negative log densities of phi and psi (samples, residues), 0 at the centre of the largest basin."""
-    strain = np.zeros(len(phi))
-    for index, letter in enumerate(sequence):
-        basins = _basins(letter)
-        off_phi = (phi[:, index, None] - basins[:, 0] + 180) % 360 - 180
-        off_psi = (psi[:, index, None] - basins[:, 1] + 180) % 360 - 180
-        density = (basins[:, 2] * np.exp(-(off_phi**2 + off_psi**2) / (2 * _BASIN_WIDTH**2))).sum(axis=1)
-        strain += np.nan_to_num(np.log(basins[:, 2].max() + 0.003) - np.log(density + 0.003))
-    return strain
-
-
 def _environment(backbone: Backbone, others: Sequence[Backbone], start: int, end: int) -> tuple[Array, Array]:
     """Atoms (atoms, 3) around a loop, and their radii: all modelled residues but the loop and its two anchors."""
     kept = backbone.modelled.copy()
@@ -370,11 +331,12 @@ def _environment(backbone: Backbone, others: Sequence[Backbone], start: int, end
     radii = np.tile(_RADII, len(points) // 5)
     finite = np.isfinite(points).all(axis=1)
     points, radii = points[finite], radii[finite]
-    anchors = backbone.atoms[[max(start - 1, 0), min(end, len(kept) - 1)], 1]
-    anchors = anchors[np.isfinite(anchors).all(axis=1)]
-    reach = 3.8 * (end - start + 1) / 2 + _ENVIRONMENT_MARGIN
-    middle = anchors.mean(axis=0)
-    near = sorted(KDTree(points).query_ball_point(middle, reach + 3.8)) if len(points) else []
+    anchors = [backbone.atoms[index, 1] for index in (start - 1, end) if 0 <= index < len(kept)]
+    # A loop between two anchors stays within an ellipsoid about them, a tail within a sphere about its only one.
+    length = 3.8 * (end - start + 1)
+    anchors = [anchor for anchor in anchors if np.isfinite(anchor).all()]
+    way = sum((np.linalg.norm(points - anchor, axis=1) for anchor in anchors), np.zeros(len(points)))
+    near = way < len(anchors) * _ENVIRONMENT_MARGIN + length
     return points[near], radii[near]
 
 
@@ -416,114 +378,3 @@ def _clash_kernel(loops: Array, environment: Array, radii: Array, own: Array) ->
                             overlap += (reach - np.sqrt(squared)) ** 2
         total[sample] = overlap
     return total
-
-
-# The kernels below work on plain floats: array expressions would allocate at every step, which costs ten times as much.
-
-
-@numba.njit(cache=True)
-def _extend(points: Array, at: int, length: float, angle: float, torsion: float) -> None:
-    """Place points[at] from the three points before it by NeRF (as building.place), angles in radians."""
-    ax = points[at - 1, 0] - points[at - 2, 0]
-    ay = points[at - 1, 1] - points[at - 2, 1]
-    az = points[at - 1, 2] - points[at - 2, 2]
-    norm = np.sqrt(ax * ax + ay * ay + az * az)
-    ax, ay, az = ax / norm, ay / norm, az / norm
-    bx = points[at - 2, 0] - points[at - 3, 0]
-    by = points[at - 2, 1] - points[at - 3, 1]
-    bz = points[at - 2, 2] - points[at - 3, 2]
-    nx, ny, nz = by * az - bz * ay, bz * ax - bx * az, bx * ay - by * ax
-    norm = np.sqrt(nx * nx + ny * ny + nz * nz)
-    nx, ny, nz = nx / norm, ny / norm, nz / norm
-    mx, my, mz = ny * az - nz * ay, nz * ax - nx * az, nx * ay - ny * ax
-    along = -length * np.cos(angle)
-    across = length * np.sin(angle) * np.cos(torsion)
-    up = length * np.sin(angle) * np.sin(torsion)
-    points[at, 0] = points[at - 1, 0] + along * ax + across * mx + up * nx
-    points[at, 1] = points[at - 1, 1] + along * ay + across * my + up * ny
-    points[at, 2] = points[at - 1, 2] + along * az + across * mz + up * nz
-
-
-@numba.njit(cache=True)
-def _turn_to_goal(points: Array, goal: Array, pivot: int) -> None:
-    """Rotate all points after pivot + 1 about the axis pivot -> pivot + 1, so that the last three come closest to goal.
-
-    The optimal angle is equation 11 of Canutescu and Dunbrack (2003), the rotation Rodrigues' formula.
-    """
-    count = points.shape[0]
-    ox, oy, oz = points[pivot, 0], points[pivot, 1], points[pivot, 2]
-    kx, ky, kz = points[pivot + 1, 0] - ox, points[pivot + 1, 1] - oy, points[pivot + 1, 2] - oz
-    norm = np.sqrt(kx * kx + ky * ky + kz * kz)
-    kx, ky, kz = kx / norm, ky / norm, kz / norm
-    sine, cosine = 0.0, 0.0
-    for atom in range(3):
-        x, y, z = points[count - 3 + atom, 0] - ox, points[count - 3 + atom, 1] - oy, points[count - 3 + atom, 2] - oz
-        u, v, w = goal[atom, 0] - ox, goal[atom, 1] - oy, goal[atom, 2] - oz
-        along = kx * x + ky * y + kz * z
-        # The goal's own part along the axis drops out of both sums.
-        x, y, z = x - along * kx, y - along * ky, z - along * kz
-        cosine += x * u + y * v + z * w
-        sine += (ky * z - kz * y) * u + (kz * x - kx * z) * v + (kx * y - ky * x) * w
-    norm = np.sqrt(sine * sine + cosine * cosine)
-    if norm < 1e-12:
-        return
-    sine, cosine = sine / norm, cosine / norm
-    for index in range(pivot + 2, count):
-        x, y, z = points[index, 0] - ox, points[index, 1] - oy, points[index, 2] - oz
-        along = (kx * x + ky * y + kz * z) * (1 - cosine)
-        points[index, 0] = ox + x * cosine + (ky * z - kz * y) * sine + kx * along
-        points[index, 1] = oy + y * cosine + (kz * x - kx * z) * sine + ky * along
-        points[index, 2] = oz + z * cosine + (kx * y - ky * x) * sine + kz * along
-
-
-@numba.njit(cache=True)
-def _descend(points: Array, goal: Array, phi: Array, psi: Array, omega: Array, is_proline: Array) -> float:
-    """Fill `points` (3 * (size + 2), 3) beyond the first anchor, close the loop; the misfit (rmsd, angstrom).
-
-    `points` holds N, CA, C of the anchor before, of the loop, and of a copy of the anchor after that is to meet `goal`.
-    """
-    size = len(phi) - 1
-    radian = np.pi / 180
-    # Bond lengths and angles of the backbone: Engh and Huber (2001).
-    for residue in range(1, size + 2):
-        at = 3 * residue
-        _extend(points, at, 1.334, 117.0 * radian, psi[residue - 1] * radian)
-        _extend(points, at + 1, 1.459, 121.8 * radian, omega[residue - 1] * radian)
-        _extend(points, at + 2, 1.525, 111.0 * radian, phi[residue - 1] * radian)
-    misfit = 1e9
-    for sweep in range(_SWEEPS):
-        for residue in range(size + 2):
-            # Proline's phi is held by its ring.
-            if residue > 0 and not is_proline[residue - 1]:
-                _turn_to_goal(points, goal, 3 * residue)
-            if residue <= size:
-                _turn_to_goal(points, goal, 3 * residue + 1)
-        squared = 0.0
-        for atom in range(3):
-            for axis in range(3):
-                squared += (points[3 * (size + 1) + atom, axis] - goal[atom, axis]) ** 2
-        previous = misfit
-        misfit = np.sqrt(squared / 3)
-        # Stop where it has closed, where it no longer moves, and where it plainly never will.
-        if misfit < _CLOSED or previous - misfit < 1e-3 * misfit or (sweep >= 20 and misfit > 1.0):
-            break
-    return misfit
-
-
-@numba.njit(cache=True)
-def _close_batch(
-    before: Array, after: Array, phi: Array, psi: Array, omega: Array, is_proline: Array
-) -> tuple[Array, Array]:
-    """Close every sample: loops (samples, size, 3, 3) without the anchors, and their misfits (samples,) in angstrom."""
-    samples, size = phi.shape[0], phi.shape[1] - 1
-    loops = np.empty((samples, size, 3, 3))
-    misfits = np.empty(samples)
-    points = np.empty((3 * (size + 2), 3))
-    points[:3] = before
-    for sample in range(samples):
-        misfits[sample] = _descend(points, after, phi[sample], psi[sample], omega, is_proline)
-        for residue in range(size):
-            for atom in range(3):
-                for axis in range(3):
-                    loops[sample, residue, atom, axis] = points[3 * (residue + 1) + atom, axis]
-    return loops, misfits
