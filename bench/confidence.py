@@ -38,7 +38,18 @@ UNRELATED = "unrelated"
 """Models on templates of other families go under families of this name and a number, left out one at a time too."""
 
 _LONGEST_TAIL = 25
-_SOURCES = ("align", "backbone", "building", "loops", "realign", "templates")
+# Modules of the engine that leave the backbone as it is: models are kept when these change.
+_LATER_STAGES = (
+    "confidence",
+    "contacts",
+    "disulfides",
+    "minimise",
+    "model",
+    "packing",
+    "rotamers",
+    "sidechains",
+    "stitch",
+)
 _BINS = 10
 _RESAMPLES = 500
 _UNRELATED_GROUPS = 8
@@ -176,7 +187,8 @@ def gather(families: Path, sequences: Path, cache: Path, most: int) -> list[Judg
     chains = {member: member.read() for member in dict.fromkeys(target for _, target, _ in chosen)}
     found = msas({member.name: chain.sequence for member, chain in chains.items()}, sequences, cache)
     folder = Path(engine.__file__).parent
-    sources = hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()
+    used = (path for path in sorted(folder.iterdir()) if path.is_file() and path.stem not in _LATER_STAGES)
+    sources = hashlib.sha256(b"".join(path.read_bytes() for path in used)).hexdigest()
     judged: list[Judged] = []
     for family, target, template in chosen:
         msa = found[target.name]
