@@ -111,7 +111,7 @@ def _completed(
     surroundings: Array,
 ) -> tuple[ChainTemplate, ...]:
     """The chain's templates: the main one, and those of the others whose pieces it takes, best piece first."""
-    if not _defects(base):
+    if not list(_wanted(base)):
         return (main,)
     candidates = [
         (candidate, copy_backbone(chain.sequence, [candidate]))
@@ -158,7 +158,7 @@ def _reaches(hit: TemplateHit, base: Backbone) -> bool:
     aligned = np.zeros(len(base.sequence), dtype=bool)
     aligned[hit.alignment.target] = True
     first, last = int(hit.alignment.target[0]), int(hit.alignment.target[-1])
-    for start, end in _defects(base):
+    for start, end in _wanted(base):
         if start == 0 or end == len(aligned):
             # Aligning anew carries the ends of a search's alignment on.
             if first <= end and last >= start:
@@ -182,6 +182,14 @@ def _defects(backbone: Backbone) -> list[tuple[int, int]]:
             found.append((index, index))
         start = index + 1
     return found
+
+
+def _wanted(base: Backbone) -> Iterator[tuple[int, int]]:
+    """The defects that another template could mend; short ends are built without one."""
+    for start, end in _defects(base):
+        inner = start > 0 and end < len(base.sequence)
+        if inner or end - start >= _SHORTEST_END:
+            yield start, end
 
 
 def _pieces(base: Backbone, other: Backbone, worth: float, surroundings: Array) -> Iterator[_Piece]:
