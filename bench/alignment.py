@@ -89,8 +89,8 @@ def structural_pairs(mobile: np.ndarray, fixed: np.ndarray) -> tuple[float, np.n
     """TM-score by the length of `mobile`, pairs (n, 2) and their distances: fragments, then alternating DP and fits."""
     d0 = tm_d0(len(mobile))
     starts: list[tuple[float, np.ndarray]] = []
-    for i in range(0, len(mobile) - FRAGMENT + 1, 5):
-        for j in range(0, len(fixed) - FRAGMENT + 1, 5):
+    for i in range(0, len(mobile) - FRAGMENT + 1, 8):
+        for j in range(0, len(fixed) - FRAGMENT + 1, 8):
             fit, _ = superpose(mobile[i : i + FRAGMENT], fixed[j : j + FRAGMENT])
             moved = fit.apply(mobile[::3])
             nearest = np.linalg.norm(moved[:, None] - fixed[None], axis=2).min(axis=1)
