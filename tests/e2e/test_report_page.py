@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -934,3 +935,10 @@ def test_the_report_of_the_shipped_example_shows_its_targets(browser: Browser, f
         assert opened.page.locator("tr[data-key]").count() == 6
         opened.choose_drawn("trypsin/template")
         assert colourful(opened.picture()) > 0.01
+
+
+def test_snakemakes_own_report_offers_page_table_and_models(finished: Clone, tmp_path: Path) -> None:
+    finished.run("--report", str(tmp_path / "report.zip"))
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        names = [name.rpartition("/")[2] for name in archive.namelist() if "/data/raw/" in name]
+    assert sorted(names) == ["model.cif"] * 5 + ["model.pdb"] * 5 + ["single.html", "summary.tsv"]
