@@ -17,7 +17,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -407,6 +407,24 @@ def print_families(models: Sequence[Judged], residues: Points, targets: Points) 
         )
 
 
+def print_identities(models: Sequence[Judged], targets: Points) -> None:
+    """One line for each range of identity between target and template, wrong templates left out."""
+    identity, related = np.array([model.identity for model in models]), is_related(targets.family)
+    print("\n| identity | targets | correlation | error | bias |\n|---|---|---|---|---|")
+    for low, high in pairwise((0.0, 0.2, 0.3, 0.4, 0.6, 0.9, 1.01)):
+        chosen = related & (identity >= low) & (identity < high)
+        print(f"| {low:.0%}-{min(high, 1):.0%} | {targets.where(chosen).summary()}|")
+
+
+def print_within(title: str, points: Points) -> None:
+    """How many points lie how near the truth."""
+    error = np.abs(points.estimate - points.truth)
+    near = (
+        f"{np.average(error < limit, weights=points.weight):.0%} within {limit}" for limit in (0.05, 0.1, 0.15, 0.2)
+    )
+    print(f"{title}: {', '.join(near)}")
+
+
 def figure(curves: Mapping[str, Sequence[Bin]]) -> str:
     """Reliability curves side by side, as SVG text."""
     size, margin, gap = 300, 56, 70
@@ -491,6 +509,10 @@ def main() -> None:
         print(f"| {name} | {residues.where(chosen).summary()}|")
     print(f"| targets | {targets.where(is_related(targets.family)).summary()}|")
     print(f"| targets, unrelated too | {targets.summary()}|")
+    print_identities(models, targets)
+    print()
+    print_within("residues", residues.where(related))
+    print_within("targets", targets.where(is_related(targets.family)))
     curves = {"Residues": reliability(residues), "Targets": reliability(targets)}
     for title, bins in curves.items():
         print_bins(title, bins)

@@ -36,31 +36,31 @@ _END = ("end", "end: identity", "end: depth")
 FEATURES = _COPIED + _LOOP + _END
 """Three regressions side by side: of copied residues, of loops and of ends that were built; see `features`."""
 
-# Weights in the logit of lDDT-CA, as bench/confidence.py prints them: fitted to 288 models of 68 families.
+# Weights in the logit of lDDT-CA, as bench/confidence.py prints them: fitted to 224 models of 69 families.
 _WEIGHTS = MappingProxyType(
     {
-        "copied": -0.60,
-        "divergence": -0.56,
-        "posterior": 0.43,
-        "similarity nearby": 1.14,
-        "posterior nearby": 1.25,
-        "built nearby": -0.84,
-        "support": 0.25,
-        "burial": 0.76,
-        "regular": 0.11,
-        "lacking": -2.29,
-        "loop": -0.93,
-        "loop: identity": 0.67,
-        "loop: posterior nearby": 1.56,
-        "loop: length": -0.39,
-        "loop: depth": -0.23,
-        "end": -0.64,
-        "end: identity": 1.01,
-        "end: depth": -0.47,
+        "copied": 0.19,
+        "divergence": -0.67,
+        "posterior": 0.44,
+        "similarity nearby": 0.87,
+        "posterior nearby": 0.88,
+        "built nearby": -0.83,
+        "support": 0.15,
+        "burial": 0.73,
+        "regular": 0.10,
+        "lacking": -2.23,
+        "loop": -1.06,
+        "loop: identity": 0.94,
+        "loop: posterior nearby": 1.43,
+        "loop: length": -0.19,
+        "loop: depth": -0.18,
+        "end": -0.31,
+        "end: identity": 0.68,
+        "end: depth": -0.51,
     }
 )
 
-# Below it, most models have a TM-score under 0.5 (16 of 22), and most such models lie below it (16 of 21).
+# Below it, most models have a TM-score under 0.5 (17 of 24), and most such models lie below it (17 of 19).
 _TOO_FAR = 50.0
 
 _NEAR = 10.0
