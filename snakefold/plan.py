@@ -297,8 +297,8 @@ def relax_memory_mb(batch: Batch, threads: int = 1) -> int:
 
 
 def relax_seconds(residues: int) -> float:
-    """Estimated seconds to relax one model on one core, from `bench/relax.py`: 2 s for 129 residues, 23 s for 791."""
-    return 1 + 0.03 * residues
+    """Estimated seconds to relax one model on one core, from `bench/relax.py`: 2 s for 115 residues, 13 s for 791."""
+    return 1 + 0.02 * residues
 
 
 def describe_plan(plan: Plan) -> "Table":

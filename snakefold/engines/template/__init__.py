@@ -1,4 +1,4 @@
-"""Comparative modelling from the best template."""
+"""Comparative modelling from the best templates."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ class TemplateEngine:
     """Comparative modelling on the CPU: no weights, no GPU; a target without a template is skipped, with the reason."""
 
     name = "template"
-    version = "1"
+    version = "2"
     packages: tuple[str, ...] = ("openmm", "pyhmmer")
     licence = "Apache-2.0"
     needs_msa = True
@@ -20,14 +20,14 @@ class TemplateEngine:
 
     def seconds(self, residues: int) -> float:
         """Estimated seconds for one target of so many residues, on one core."""
-        return 3 + 0.03 * residues
+        return 4 + 0.02 * residues
 
     def memory_mb(self, residues: int) -> int:
         """Estimated peak memory in MB for one target of so many residues."""
         return 300 + residues // 3
 
     def predict(self, task: FoldTask, folder: Path) -> Outcome:
-        """Model one target on its best template."""
+        """Model one target on its best templates."""
         from snakefold.engines.template.model import predict
 
         return predict(task, folder)
