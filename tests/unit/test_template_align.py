@@ -115,6 +115,12 @@ def test_an_msa_of_another_query_is_refused(tmp_path: Path) -> None:
     assert error.value.kind == "bad_msa"
 
 
+def test_a_description_may_hold_the_sign_that_begins_a_record(tmp_path: Path) -> None:
+    msa = tmp_path / "msa.a3m"
+    msa.write_text(">query\nACDEFGHIKL\n>P1 Alpha-(1->3)-fucosyltransferase\nACDEFwwGHI-L\n")
+    assert read_a3m(msa, "ACDEFGHIKL") == ["ACDEFGHIKL", "ACDEFGHI-L"]
+
+
 def test_quality_prefers_coverage_then_identity_then_resolution(tmp_path: Path) -> None:
     short, full = read_hits(
         folder_of(tmp_path, [hit("1aaa", straight(40), identity=0.6), hit("1bbb", straight(95), identity=0.4)])

@@ -12,6 +12,7 @@ import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template import TemplateEngine
+from snakefold.engines.template.templates import select_templates
 from snakefold.errors import MemberError
 from snakefold.relax import relax_model
 from snakefold.search.msa import search_msas
@@ -220,6 +221,39 @@ def test_a_template_of_the_wrong_hand_or_with_little_of_a_backbone_gives_no_such
     assert {15, 24, 39} <= invented
     assert wrong_chirality([model]) == []
     assert set(model.atoms) == set(range(len(sequence)))
+
+
+def test_a_mirrored_template_is_refused(tmp_path: Path) -> None:
+    """Of it only glycines could be copied; a model made of loops between them would be no model."""
+    structure = gemmi.read_structure(str(INHIBITOR))
+    structure.setup_entities()
+    for atom in (atom for chain in structure[0] for residue in chain for atom in residue):
+        atom.pos = gemmi.Position(-atom.pos.x, atom.pos.y, atom.pos.z)
+    with pytest.raises(MemberError, match="L-amino acids") as error:
+        predict(
+            tmp_path / "out", [read_chains(INHIBITOR)[0].sequence], write_mmcif(structure, tmp_path / "mirrored.cif")
+        )
+    assert error.value.kind == "bad_template"
+
+
+def test_a_hit_of_alpha_carbons_alone_gives_way_to_the_next(tmp_path: Path) -> None:
+    structure = gemmi.read_structure(str(INHIBITOR))
+    structure.setup_entities()
+    for residue in (residue for chain in structure[0] for residue in chain):
+        for number in reversed(range(len(residue))):
+            if residue[number].name != "CA":
+                del residue[number]
+    write_mmcif(structure, tmp_path / "1aaa.cif")
+    (tmp_path / "1bbb.cif.gz").write_bytes(INHIBITOR.read_bytes())
+    sequence = read_chains(INHIBITOR)[0].sequence
+    same = {"chain": "A", "evalue": 1e-20, "score": 99, "coverage": 1, "pairs": [(i, i, 0.9) for i in range(58)]}
+    hits = [
+        same | {"entry": "1aaa", "file": "1aaa.cif", "identity": 1.0},
+        same | {"entry": "1bbb", "file": "1bbb.cif.gz", "identity": 0.9},
+    ]
+    (tmp_path / "hits.json").write_text(json.dumps({"hits": hits}))
+    chosen = select_templates(FoldTask(chains=(ChainInputs(sequence=sequence, templates=tmp_path),)))
+    assert [template.hit.entry for template in chosen] == ["1bbb"]
 
 
 @pytest.mark.parametrize("longer", ["target", "template"])

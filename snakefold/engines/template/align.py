@@ -65,15 +65,19 @@ class ProfileHit:
     score: float
 
 
+def a3m_rows(path: Path) -> list[str]:
+    """The rows of an A3M as written, query first: gaps as "-", insertions in lower case."""
+    # Only a ">" that begins a line begins a record: descriptions hold it too ("Alpha-(1->3)-fucosyltransferase").
+    records = f"\n{path.read_text(encoding='utf-8')}".split("\n>")[1:]
+    return ["".join(record.split("\n")[1:]) for record in records]
+
+
 def read_a3m(path: Path, query: str) -> list[str]:
     """The aligned rows of an A3M, query first, insertions left out: all as long as the query.
 
     Raises MemberError ("bad_msa") if a row has another length.
     """
-    rows: list[str] = []
-    for record in path.read_text(encoding="utf-8").split(">")[1:]:
-        sequence = "".join(record.split("\n")[1:])
-        rows.append("".join(letter for letter in sequence if letter == "-" or letter.isupper()))
+    rows = ["".join(letter for letter in row if letter == "-" or letter.isupper()) for row in a3m_rows(path)]
     if not rows or any(len(row) != len(query) for row in rows):
         raise MemberError("bad_msa", f"the MSA has rows that do not fit a query of {len(query)} residues")
     return rows

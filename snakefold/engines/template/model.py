@@ -122,7 +122,8 @@ def build_model(
     close_gaps(backbones, seed)
     for number, backbone in enumerate(backbones, start=1):
         backbone.drop_islands()
-        if backbone.modelled.sum() < _FEWEST_RESIDUES:
+        # Loops that were built count for nothing: they could bridge whatever a template of the wrong hand leaves.
+        if (backbone.template_index >= 0).sum() < _FEWEST_RESIDUES:
             raise MemberError(
                 "too_little_template", f"fewer than {_FEWEST_RESIDUES} residues of chain {number} have a template"
             )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyhmmer import easel, plan7
 
-from snakefold.engines.template.align import build_profile, profile_of_rows
+from snakefold.engines.template.align import a3m_rows, build_profile, profile_of_rows
 from snakefold.engines.template.building import Array, standard_letter
 
 # Of the aligned pairs, and of the template's residues.
@@ -64,8 +64,8 @@ class Relatives:
     @classmethod
     def read(cls, msa: Path | None) -> "Relatives":
         """All rows of an A3M but the first, the query: gaps out, insertions in. Empty without an MSA."""
-        records = msa.read_text(encoding="utf-8").split(">")[2:] if msa is not None else []
-        rows = ["".join(filter(str.isalpha, "".join(record.split("\n")[1:]))).upper() for record in records]
+        aligned = a3m_rows(msa)[1:] if msa is not None else []
+        rows = ["".join(filter(str.isalpha, row)).upper() for row in aligned]
         alphabet = easel.Alphabet.amino()
         named = [
             easel.TextSequence(name=str(index).encode(), sequence=row).digitize(alphabet)

@@ -10,6 +10,7 @@ from scipy.spatial import KDTree
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.align import Alignment, align_to_chains, build_profile, extend_ends, merge
+from snakefold.engines.template.building import is_left_handed
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.structures.io import PolymerChain, read_assembly, read_chains
 
@@ -222,13 +223,15 @@ def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
     if best is None:
         if task.template is not None:
             lacking = (
-                "lacks coordinates where it aligns with chain 1"
+                "lacks a whole backbone of L-amino acids where it aligns with chain 1"
                 if len(sequences) == 1
                 else f"has not all {len(sequences)} chains of the target in contact with one another"
             )
             raise MemberError("bad_template", f"the given template {lacking}; {_REMEDY}")
         if len(sequences) == 1:
-            raise NoTemplateError("no_template", "the templates found for chain 1 lack coordinates where they align")
+            raise NoTemplateError(
+                "no_template", "the templates found for chain 1 lack a whole backbone where they align"
+            )
         raise NoTemplateError(
             "no_complex_template", "no entry has all chains of the complex in contact with one another"
         )
@@ -306,10 +309,12 @@ def _options(
         if hit is None:
             continue
         hit = replace(hit, chain=chain.copy_of or chain.name)
-        observed = [index for index, atoms in chain.residues.items() if {"N", "CA", "C"} <= set(atoms)]
-        if sum(index in chain.residues for index in hit.alignment.template) >= _MIN_ALIGNED:
-            alignment = extend_ends(hit.alignment, sequence, chain.sequence, observed)
-            options.append(ChainTemplate(hit=hit, chain=chain, alignment=alignment))
+        # What cannot be copied must not count: entries of CA atoms only would be preferred to those that can.
+        seen = {index: atoms for index, atoms in chain.residues.items() if {"N", "CA", "C"} <= set(atoms)}
+        usable = sum(index in seen and is_left_handed("ALA", seen[index]) for index in map(int, hit.alignment.template))
+        if usable >= _MIN_ALIGNED:
+            alignment = extend_ends(hit.alignment, sequence, chain.sequence, seen)
+            options.append(ChainTemplate(hit=hit, chain=replace(chain, residues=seen), alignment=alignment))
     return options
 
 
