@@ -11,6 +11,7 @@ from snakefold.engines.template.sidechains import pack_side_chains, suggestions
 from snakefold.engines.template.templates import ChainTemplate, TemplateHit
 from snakefold.structures.geometry import chi_angles, find_clashes, wrong_chirality
 from snakefold.structures.io import ModelChain, PolymerChain, read_chains
+from snakefold.structures.ramachandran import Region, region
 from snakefold.structures.residues import BACKBONE
 from tests.unit.structure_helpers import MINI, STRAND, peptide
 
@@ -93,6 +94,17 @@ def test_loops_depend_on_the_seed_alone(inhibitor: PolymerChain) -> None:
 
     assert np.array_equal(close(0), close(0))
     assert not np.array_equal(close(0), close(1))
+
+
+def test_loops_avoid_outliers_of_the_ramachandran_plot(inhibitor: PolymerChain) -> None:
+    backbone = copy_backbone("A" * 58, [itself(inhibitor)])
+    for start in (12, 24, 38):
+        backbone.clear(start, start + 4)
+    [ranges] = close_gaps([backbone], seed=0)
+    phi, psi, _ = np.array([backbone.torsions()[i] for a, b in ranges for i in range(a, b)]).T
+    regions = [region("general", *angles) for angles in zip(phi.tolist(), psi.tolist(), strict=True)]
+    assert len(regions) >= 12
+    assert regions.count(Region.OUTLIER) <= 1
 
 
 def test_insertions_beyond_the_longest_loop_are_left_out(inhibitor: PolymerChain) -> None:

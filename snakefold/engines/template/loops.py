@@ -6,6 +6,7 @@ itself, by clashes, by backbone torsions, and by how much of the template is giv
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numba
 import numpy as np
@@ -15,7 +16,7 @@ from snakefold.engines.template.backbone import Backbone, secondary_structure
 from snakefold.engines.template.building import Array, dihedral, place
 from snakefold.engines.template.closure import CLOSED, close_batch
 from snakefold.engines.template.torsions import draw, strain
-from snakefold.structures.ramachandran import Region, ResidueClass, region
+from snakefold.structures.ramachandran import ResidueClass, outlines
 
 LONGEST_LOOP = 40
 """Longer insertions are left out: no sampling finds their fold."""
@@ -23,7 +24,6 @@ LONGEST_LOOP = 40
 _TRIALS, _SAMPLES = 24, 120
 """Loops drawn to try each way of widening a gap, and for each of the best ways."""
 _BEST_WAYS = 4
-_LEADERS = 8
 _ACCEPTABLE_CLOSURE = 0.6
 _MAX_TRIM = 6
 _SHORTEST_LOOP = 3
@@ -37,9 +37,14 @@ _DRIFT_WEIGHT = 1.0
 _TRIM_COST = 0.6
 _TRIM_STRUCTURE_COST = 1.2
 _SHORT_LOOP_COST = 1.0
-_OUTLIER_COST = 2.0
+_OUTLIER_COST = 3.0
+_TAIL_TORSION_WEIGHT = 0.5
 _LEAST_SAMPLE_SCORE = 3.0
 """What a loop at its best still scores, found by experience: wider gaps that could only win below it are not tried."""
+
+_REGION_STEP = 4.0
+"""Degrees between the places where the regions of the Ramachandran plot are looked up."""
+_REGION_GRID = round(360 / _REGION_STEP)
 
 # Contact radii (angstrom) of N, CA, C, O, CB: two atoms clash below their sum; N-O may come to 2.75 (hydrogen bonds).
 _RADII = np.array([1.45, 1.75, 1.65, 1.30, 1.75])
@@ -116,6 +121,13 @@ def _tail(backbone: Backbone, anchor: int, step: int, others: Sequence[Backbone]
     torsions = np.empty((_SAMPLES, len(indices) + 1, 2))
     for column, index in enumerate([anchor, *indices]):
         torsions[:, column] = draw(rng, backbone.sequence[index], backbone.sequence[index + 1 : index + 2], _SAMPLES)
+    # One torsion of the anchor is the template's; the outermost residue has only one.
+    given = 0 if step > 0 else 1
+    torsions[:, 0, given] = backbone.torsions()[anchor, given]
+    strained = np.zeros(_SAMPLES)
+    for column, index in enumerate([anchor, *indices][:-1]):
+        following = backbone.sequence[index + 1 : index + 2]
+        strained += strain(backbone.sequence[index], following, torsions[:, column, :1], torsions[:, column, 1:])
     n, ca, c = (np.broadcast_to(atom, (_SAMPLES, 3)) for atom in backbone.atoms[anchor, :3])
     frames: list[Array] = []
     for column in range(1, len(indices) + 1):
@@ -136,7 +148,7 @@ def _tail(backbone: Backbone, anchor: int, step: int, others: Sequence[Backbone]
     low, high = min(indices), max(indices) + 1
     environment, radii = _environment(backbone, others, low, high)
     clash = _clashes(_with_betas(atoms), environment, radii)
-    best = int(np.argmin(clash))
+    best = int(np.argmin(_CLASH_WEIGHT * clash + _TAIL_TORSION_WEIGHT * strained))
     return atoms[best][::step]
 
 
@@ -241,20 +253,24 @@ def _sample(
         + _CLASH_WEIGHT * clash
         + _TORSION_WEIGHT * strained
         + _DRIFT_WEIGHT * drift
+        + _OUTLIER_COST * _outliers(sequence, start - 1, phi, psi, omega)
     )
-    # Regions are slow to look up: only the best few are judged by them, and not where ways are merely tried.
-    leaders = np.argsort(score, kind="stable")[: _LEADERS if samples > _TRIALS else 1]
-    if samples > _TRIALS:
-        for leader in leaders:
-            score[leader] += _OUTLIER_COST * _outliers(sequence, start - 1, phi[leader], psi[leader], omega)
-    best = int(leaders[np.argmin(score[leaders])])
+    best = int(np.argmin(score))
     return Closure(start=start, end=end, score=float(score[best]), closure=float(misfit[best]), atoms=atoms[best])
 
 
-def _outliers(sequence: str, start: int, phi: Array, psi: Array, omega: Array) -> int:
-    """Ramachandran outliers among the residues from `start`, given their torsions (residues,); unknown ones pass."""
-    count = 0
-    for offset in np.flatnonzero(np.isfinite(phi) & np.isfinite(psi)).tolist():
+def _outliers(sequence: str, start: int, phi: Array, psi: Array, omega: Array) -> NDArray[np.int64]:
+    """Ramachandran outliers (samples,) among the residues from `start`, by phi and psi (samples, residues) in degrees.
+
+    Torsions that are NaN pass. `omega` (residues - 1,) is that of the bond after each residue.
+    """
+    known = np.isfinite(phi) & np.isfinite(psi)
+    rows, columns = (
+        np.floor((np.where(known, angle, 0.0) + 180) % 360 / _REGION_STEP).astype(np.int64) % _REGION_GRID
+        for angle in (phi, psi)
+    )
+    count = np.zeros(len(phi), dtype=np.int64)
+    for offset in range(phi.shape[1]):
         letter, following = sequence[start + offset], sequence[start + offset + 1 : start + offset + 2]
         residue_class: ResidueClass = "isoleucine-valine" if letter in "IV" else "general"
         if letter == "G":
@@ -263,8 +279,29 @@ def _outliers(sequence: str, start: int, phi: Array, psi: Array, omega: Array) -
             residue_class = "cis-proline" if offset > 0 and abs(omega[offset - 1]) < 90 else "trans-proline"
         elif following == "P":
             residue_class = "pre-proline"
-        count += region(residue_class, float(phi[offset]), float(psi[offset])) is Region.OUTLIER
+        count += known[:, offset] & _outlier_map(residue_class)[rows[:, offset], columns[:, offset]]
     return count
+
+
+@cache
+def _outlier_map(residue_class: ResidueClass) -> NDArray[np.bool_]:
+    """Where the Ramachandran plot of a class has its outliers: (_REGION_GRID, _REGION_GRID) by phi and psi from -180.
+
+    It tells what `snakefold.structures.ramachandran.region` does, for thousands of residues at once.
+    """
+    middle = (np.arange(_REGION_GRID) + 0.5) * _REGION_STEP - 180
+    inside = np.zeros((_REGION_GRID, _REGION_GRID), dtype=np.bool_)
+    for outline in (outline for kind in outlines(residue_class) for outline in kind):
+        ends = np.roll(outline, -1, axis=0)
+        for turn in (0, 360, -360):
+            within = np.zeros_like(inside)
+            for (phi, psi), (next_phi, next_psi) in zip(outline.tolist(), ends.tolist(), strict=True):
+                spans = (psi > middle + turn) != (next_psi > middle + turn)
+                if spans.any():
+                    crossing = phi + (middle + turn - psi) * (next_phi - phi) / (next_psi - psi)
+                    within ^= spans & (middle[:, None] < crossing)
+            inside |= within
+    return ~inside
 
 
 def _starting_torsions(
