@@ -1,7 +1,7 @@
 """Alignments of targets with templates against superpositions of the two true structures, old beside new.
 
-    python bench/alignment.py FOLDER... [--sequences FASTA...] [--pairs 6] [--most-identity 0.7]
-    python bench/alignment.py FOLDER... --propensities
+    python -m bench.alignment FOLDER... [--sequences FASTA...] [--pairs 6] [--most-identity 0.7]
+    python -m bench.alignment FOLDER... --propensities
 
 FOLDERs hold `*.cif.gz` and `*.pdb.gz` of single proteins, and optionally a families.json: {family: [{"file",
 "chain"}]}. Without it, all chains of a folder count as one family; pairs whose structures do not resemble one another

@@ -1,6 +1,6 @@
 """How true the estimated lDDT of the template engine is, and the fit of its weights.
 
-    python bench/confidence.py FAMILIES --sequences FASTA --cache FOLDER [--figure SVG] [--pairs NUMBER]
+    python -m bench.confidence FAMILIES --sequences FASTA --cache FOLDER [--figure SVG] [--pairs NUMBER]
 
 FAMILIES is a file {family: [{"file", "chain"}]} of structures (files relative to it). Members of a family are modelled
 on one another, each target on one template with an MSA searched in --sequences, and on proteins of other families, as a

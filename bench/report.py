@@ -1,6 +1,6 @@
 """How long the report takes to write and to open, with 3, 100 and 1,000 targets, in headless Chromium.
 
-    python bench/report.py results [--sizes 3 100 1000] [--keep FOLDER]
+    python -m bench.report results [--sizes 3 100 1000] [--keep FOLDER]
 
 `results` is the results folder of a finished run; its predictions are repeated under other names until there are
 enough. Times are of one run on this machine, drawn by the processor where there is no GPU; memory is the proportional

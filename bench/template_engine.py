@@ -1,6 +1,6 @@
 """The template engine on pairs of known structures, beside the prototype's figures.
 
-    python bench/template_engine.py STRUCTURES [--sequences FASTA] [--only TEXT]
+    python -m bench.template_engine STRUCTURES [--sequences FASTA] [--only TEXT]
 
 STRUCTURES is a folder of `<name>.cif.gz` and `<name>.pdb.gz`. With --sequences, alignments use an MSA searched in that
 FASTA file; without, the target's sequence alone. Every target is modelled on the first chain of its template.

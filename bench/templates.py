@@ -1,6 +1,6 @@
 """One template against several: every target modelled on its best relative alone, and with what others add to it.
 
-    python bench/templates.py FAMILIES --cache FOLDER [--sequences FASTA] [--only TEXT] [--identity LEAST MOST]
+    python -m bench.templates FAMILIES --cache FOLDER [--sequences FASTA] [--only TEXT] [--identity LEAST MOST]
                               [--most TARGETS] [--cut LENGTH]
 
 FAMILIES is a JSON file, {family: [{"file", "chain"}]}, files relative to it. With --sequences, alignments use MSAs

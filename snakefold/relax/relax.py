@@ -203,7 +203,7 @@ def _violations_json(chains: Sequence[ModelChain], prepared: AllAtomModel, found
 
 
 def _residues_json(chains: Sequence[ModelChain], residues: Iterable[ResidueId]) -> list[list[Any]]:
-    return [[chain_name(chain), index + 1, NAME_OF_LETTER[chains[chain].sequence[index]]] for chain, index in residues]
+    return [[chain_name(chain), index, NAME_OF_LETTER[chains[chain].sequence[index]]] for chain, index in residues]
 
 
 def _relaxed_chains(

@@ -130,7 +130,7 @@ def test_a_side_chain_thrown_onto_its_neighbour_is_freed(tmp_path: Path, crambin
     assert report["violations_after"]["clashes"] == 0
     assert report["clashes_after"] < report["clashes_before"]
     assert len(find_clashes([chain])) == report["clashes_after"]
-    assert ["A", 13, "PHE"] in report["violations_before"]["residues"]
+    assert ["A", 12, "PHE"] in report["violations_before"]["residues"]
 
 
 def test_nothing_is_bonded_across_a_break_and_numbers_come_back(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_amino_acid_of_the_wrong_hand_is_turned(tmp_path: Path, helix: ModelC
     residue["CB"] = residue["CB"] - 2 * ((residue["CB"] - residue["CA"]) @ normal) * normal
     _, _, report = relaxed(tmp_path, [replace(helix, atoms=atoms)])
     assert report["violations_before"]["inverted"] == 1
-    assert ["A", index + 1, "ALA"] in report["violations_before"]["residues"]
+    assert ["A", index, "ALA"] in report["violations_before"]["residues"]
     assert report["relaxed"] is True
     assert report["violations_after"]["inverted"] == 0
 
@@ -294,7 +294,7 @@ def test_a_gap_that_cannot_be_closed_without_harm_is_left_open(tmp_path: Path, c
     )
     outcome, _, report = relaxed(tmp_path, [chain])
     assert outcome.facts["relaxed"] is True
-    assert (report["attempts"], report["left_open"]) == (2, [["A", 5, "SER"]])
+    assert (report["attempts"], report["left_open"]) == (2, [["A", 4, "SER"]])
     assert report["violations_after"]["residues"] == []
     assert report["lddt_ca_to_input"] > 0.99
 
@@ -337,7 +337,7 @@ def test_what_got_worse_is_held_in_another_attempt(
     monkeypatch.setattr(relax, "spoiled_residues", lambda *_: frozenset({ResidueId(0, 27)}))
     outcome, _, report = relaxed(tmp_path, [helix])
     assert outcome.facts["relaxed"] is True
-    assert report["held"] == [["A", 28, "ALA"]]
+    assert report["held"] == [["A", 27, "ALA"]]
     assert report["attempts"] == 2
 
 

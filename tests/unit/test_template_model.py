@@ -256,6 +256,20 @@ def test_a_hit_of_alpha_carbons_alone_gives_way_to_the_next(tmp_path: Path) -> N
     assert [template.hit.entry for template in chosen] == ["1bbb"]
 
 
+def test_two_chains_in_one_place_are_no_complex(tmp_path: Path) -> None:
+    structure = gemmi.read_structure(str(INHIBITOR))
+    structure.setup_entities()
+    structure.remove_ligands_and_waters()
+    structure.assemblies.clear()
+    again = structure[0][0].clone()
+    again.name = "B"
+    structure[0].add_chain(again)
+    sequence = read_chains(INHIBITOR)[0].sequence
+    with pytest.raises(MemberError, match="in contact") as error:
+        predict(tmp_path / "out", [sequence, sequence], write_mmcif(structure, tmp_path / "twice.cif"))
+    assert error.value.kind == "bad_template"
+
+
 @pytest.mark.parametrize("longer", ["target", "template"])
 def test_one_sequence_may_be_five_times_the_other(tmp_path: Path, longer: str) -> None:
     """A domain within a long target, and a short target on one domain of a long template (urokinase's second half)."""

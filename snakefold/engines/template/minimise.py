@@ -14,6 +14,7 @@ from openmm import (
     CustomNonbondedForce,
     CustomTorsionForce,
     NonbondedForce,
+    OpenMMException,
     Platform,
     VerletIntegrator,
 )
@@ -21,6 +22,7 @@ from openmm.app import CutoffNonPeriodic, Element, ForceField, Simulation, Topol
 
 from snakefold.engines.template.building import Array, add_hydrogens, amide_hydrogen, place
 from snakefold.engines.template.building import unit as unit_vector
+from snakefold.errors import MemberError
 from snakefold.structures.residues import NAME_OF_LETTER, element_of
 
 _DISULFIDE = 2.6
@@ -53,6 +55,8 @@ def minimise(chains: Sequence[RawChain]) -> list[dict[int, Atoms]]:
     """Heavy atoms (angstrom) of every residue after minimisation, by chain and residue index.
 
     One thread and deterministic forces: the same input gives the same bytes on the same machine.
+
+    Raises MemberError ("cannot_minimise") if atoms lie on one another, so that forces are no numbers.
     """
     topology = Topology()
     positions: list[Array] = []
@@ -78,7 +82,10 @@ def minimise(chains: Sequence[RawChain]) -> list[dict[int, Atoms]]:
     for first, second in disulfides.items():
         if first < second:
             topology.addBond(sulphurs[first], sulphurs[second])
-    moved = _minimise(topology, np.array(positions), restrained)
+    try:
+        moved = _minimise(topology, np.array(positions), restrained)
+    except OpenMMException as error:
+        raise MemberError("cannot_minimise", f"the model cannot be minimised ({error}); try another template") from None
     result: list[dict[int, Atoms]] = [{} for _ in chains]
     for (number, index, name), position in zip(owners, moved, strict=True):
         if name in chains[number].atoms[index]:

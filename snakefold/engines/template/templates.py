@@ -21,6 +21,9 @@ _MIN_ALIGNED = 15
 _MAX_ENTRIES = 8
 _CONTACT_DISTANCE = 8.0
 _MIN_CONTACTS = 10
+# CA atoms of two chains never come so close; the number outweighs whatever contacts with other chains there are.
+_OVERLAP_DISTANCE = 2.0
+_NEVER = -1_000_000
 _REMEDY = "give another file in the sheet's template column, or leave it empty to search for one"
 
 
@@ -378,7 +381,10 @@ def _touching(sequences: Sequence[str], options: Sequence[Sequence[ChainTemplate
 
 
 def _contacts(chains: Mapping[str, PolymerChain]) -> Iterator[tuple[frozenset[str], int]]:
-    """Pairs of CA atoms within 8 angstrom, for each two chains."""
+    """Pairs of CA atoms within 8 angstrom, for each two chains.
+
+    Far below 0 for two in one place (alternatives of a disordered entry): they are no complex.
+    """
     trees = {
         name: KDTree(np.array([atoms["CA"] for atoms in chain.residues.values() if "CA" in atoms]).reshape(-1, 3))
         for name, chain in chains.items()
@@ -386,4 +392,6 @@ def _contacts(chains: Mapping[str, PolymerChain]) -> Iterator[tuple[frozenset[st
     names = list(chains)
     for index, first in enumerate(names):
         for second in names[index + 1 :]:
-            yield frozenset((first, second)), int(trees[first].count_neighbors(trees[second], _CONTACT_DISTANCE))
+            one_place = trees[first].count_neighbors(trees[second], _OVERLAP_DISTANCE) >= _MIN_CONTACTS
+            touching = int(trees[first].count_neighbors(trees[second], _CONTACT_DISTANCE))
+            yield frozenset((first, second)), _NEVER if one_place else touching
