@@ -1,29 +1,27 @@
-"""Loops: the parts of a backbone that the template does not give, drawn at random, closed and judged.
+"""Loops: the parts of a backbone that the template does not give, closed by cyclic coordinate descent.
 
 A gap is widened, into the template's backbone on both sides, until it closes well; how far is decided by the closure
 itself, by clashes, by backbone torsions, and by how much of the template is given up.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from snakefold.engines.template.backbone import Backbone, secondary_structure
 from snakefold.engines.template.building import Array, dihedral, place
 from snakefold.engines.template.closure import CLOSED, close_batch
-from snakefold.engines.template.torsions import draw, strain
 from snakefold.structures.ramachandran import ResidueClass, outlines
 
 LONGEST_LOOP = 40
 """Longer insertions are left out: no sampling finds their fold."""
 
-_TRIALS, _SAMPLES = 24, 120
-"""Loops drawn to try each way of widening a gap, and for each of the best ways."""
-_BEST_WAYS = 4
+_SAMPLES = 96
 _ACCEPTABLE_CLOSURE = 0.6
 _MAX_TRIM = 6
 _SHORTEST_LOOP = 3
@@ -33,12 +31,12 @@ _ENVIRONMENT_MARGIN = 6.0
 _CLOSURE_WEIGHT = 25.0
 _CLASH_WEIGHT = 2.5
 _TORSION_WEIGHT = 0.35
-_DRIFT_WEIGHT = 1.0
+_DRIFT_WEIGHT = 0.5
 _TRIM_COST = 0.6
 _TRIM_STRUCTURE_COST = 1.2
 _SHORT_LOOP_COST = 1.0
-_OUTLIER_COST = 3.0
-_TAIL_TORSION_WEIGHT = 0.5
+_OUTLIER_COST = 2.0
+_LEADERS = 8
 _LEAST_SAMPLE_SCORE = 3.0
 """What a loop at its best still scores, found by experience: wider gaps that could only win below it are not tried."""
 
@@ -48,6 +46,26 @@ _REGION_GRID = round(360 / _REGION_STEP)
 
 # Contact radii (angstrom) of N, CA, C, O, CB: two atoms clash below their sum; N-O may come to 2.75 (hydrogen bonds).
 _RADII = np.array([1.45, 1.75, 1.65, 1.30, 1.75])
+
+# Backbone torsion basins (phi, psi in degrees; share), after the maps of S. C. Lovell et al., Proteins 50 (2003), 437.
+_BASINS = {
+    "general": np.array(
+        [(-63, -43, 0.36), (-90, -10, 0.10), (-115, 130, 0.26), (-70, 140, 0.20), (-85, 75, 0.03), (57, 42, 0.05)]
+    ),
+    "G": np.array(
+        [
+            (-63, -42, 0.22),
+            (-120, 150, 0.12),
+            (-70, 150, 0.12),
+            (60, 38, 0.14),
+            (85, 5, 0.18),
+            (85, -175, 0.14),
+            (170, 180, 0.08),
+        ]
+    ),
+    "P": np.array([(-62, -33, 0.40), (-68, 148, 0.55), (-75, 65, 0.05)]),
+}
+_BASIN_WIDTH = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +138,9 @@ def _tail(backbone: Backbone, anchor: int, step: int, others: Sequence[Backbone]
     rng = np.random.default_rng([seed, anchor, len(backbone.sequence)])
     torsions = np.empty((_SAMPLES, len(indices) + 1, 2))
     for column, index in enumerate([anchor, *indices]):
-        torsions[:, column] = draw(rng, backbone.sequence[index], backbone.sequence[index + 1 : index + 2], _SAMPLES)
-    # One torsion of the anchor is the template's; the outermost residue has only one.
-    given = 0 if step > 0 else 1
-    torsions[:, 0, given] = backbone.torsions()[anchor, given]
-    strained = np.zeros(_SAMPLES)
-    for column, index in enumerate([anchor, *indices][:-1]):
-        following = backbone.sequence[index + 1 : index + 2]
-        strained += strain(backbone.sequence[index], following, torsions[:, column, :1], torsions[:, column, 1:])
+        basins = _basins(backbone.sequence[index])
+        picks = rng.choice(len(basins), _SAMPLES, p=basins[:, 2] / basins[:, 2].sum())
+        torsions[:, column] = basins[picks, :2] + rng.normal(0, 15, (_SAMPLES, 2))
     n, ca, c = (np.broadcast_to(atom, (_SAMPLES, 3)) for atom in backbone.atoms[anchor, :3])
     frames: list[Array] = []
     for column in range(1, len(indices) + 1):
@@ -147,8 +160,10 @@ def _tail(backbone: Backbone, anchor: int, step: int, others: Sequence[Backbone]
     atoms = _with_oxygens(grown, following)
     low, high = min(indices), max(indices) + 1
     environment, radii = _environment(backbone, others, low, high)
+    letters = "".join(backbone.sequence[index] for index in (anchor, *indices))
+    strain = _torsion_strain(letters, torsions[..., 0], torsions[..., 1])
     clash = _clashes(_with_betas(atoms), environment, radii)
-    best = int(np.argmin(_CLASH_WEIGHT * clash + _TAIL_TORSION_WEIGHT * strained))
+    best = int(np.argmin(_CLASH_WEIGHT * clash + _TORSION_WEIGHT * strain))
     return atoms[best][::step]
 
 
@@ -196,17 +211,16 @@ def _close(
             cost = sum(_TRIM_COST + _TRIM_STRUCTURE_COST * structured[index] for index in trimmed)
             cost += _SHORT_LOOP_COST * max(0, _SHORTEST_LOOP - size)
             costs.append((float(cost), left, right))
-    tried: list[tuple[float, float, int, int]] = []
-    for cost, left, right in sorted(costs):
-        if tried and cost + _LEAST_SAMPLE_SCORE >= min(tried)[0]:
-            break
-        closure = _sample(backbone, original, torsions, start - left, end + right, others, [seed, 0], _TRIALS)
-        tried.append((cost + closure.score, cost, left, right))
     best: Closure | None = None
-    for _, cost, left, right in sorted(tried)[:_BEST_WAYS]:
-        closure = _sample(backbone, original, torsions, start - left, end + right, others, [seed, 1], _SAMPLES)
-        if best is None or cost + closure.score < best.score:
-            best = replace(closure, score=cost + closure.score)
+    for cost, left, right in sorted(costs):
+        if best is not None and cost + _LEAST_SAMPLE_SCORE >= best.score:
+            break
+        closure = _sample(backbone, original, torsions, start - left, end + right, others, seed)
+        score = cost + closure.score
+        if best is None or score < best.score:
+            best = Closure(
+                start=closure.start, end=closure.end, score=score, closure=closure.closure, atoms=closure.atoms
+            )
     return best if best is not None and best.closure < _ACCEPTABLE_CLOSURE else None
 
 
@@ -217,14 +231,13 @@ def _sample(
     start: int,
     end: int,
     others: Sequence[Backbone],
-    seeds: Sequence[int],
-    samples: int,
+    seed: int,
 ) -> Closure:
     """The best of many random loops from start to end (half-open), each closed by cyclic coordinate descent."""
-    rng = np.random.default_rng([*seeds, start, end])
+    rng = np.random.default_rng([seed, start, end])
     size = end - start
     sequence = backbone.sequence
-    phi, psi = _starting_torsions(rng, sequence, torsions, start, end, samples)
+    phi, psi = _starting_torsions(rng, sequence, torsions, start, end)
     omega = np.full(size + 1, 180.0)
     for place_, index in enumerate(range(start, end + 1)):
         # A cis-proline of the template stays one.
@@ -240,7 +253,7 @@ def _sample(
     phi, psi = _loop_torsions(
         atoms, backbone.atoms[start - 1], backbone.atoms[end], torsions[start - 1, 0], torsions[end, 1]
     )
-    strained = strain(sequence[start - 1 : end + 1], sequence[end + 1 : end + 2], phi, psi)
+    strain = _torsion_strain(sequence[start - 1 : end + 1], phi, psi)
     environment, radii = _environment(backbone, others, start, end)
     clash = _clashes(_with_betas(atoms), environment, radii)
     known = np.isfinite(original[start:end, 1]).all(axis=1)
@@ -251,12 +264,14 @@ def _sample(
     score = (
         _CLOSURE_WEIGHT * np.maximum(misfit - CLOSED, 0)
         + _CLASH_WEIGHT * clash
-        + _TORSION_WEIGHT * strained
+        + _TORSION_WEIGHT * strain
         + _DRIFT_WEIGHT * drift
-        + _OUTLIER_COST * _outliers(sequence, start - 1, phi, psi, omega)
     )
-    best = int(np.argmin(score))
-    return Closure(start=start, end=end, score=float(score[best]), closure=float(misfit[best]), atoms=atoms[best])
+    # Only the best few: among all, a loop that closes badly would win for want of outliers.
+    leaders = np.argsort(score, kind="stable")[:_LEADERS]
+    score = score[leaders] + _OUTLIER_COST * _outliers(sequence, start - 1, phi[leaders], psi[leaders], omega)
+    best, score = int(leaders[np.argmin(score)]), float(score.min())
+    return Closure(start=start, end=end, score=score, closure=float(misfit[best]), atoms=atoms[best])
 
 
 def _outliers(sequence: str, start: int, phi: Array, psi: Array, omega: Array) -> NDArray[np.int64]:
@@ -304,21 +319,27 @@ def _outlier_map(residue_class: ResidueClass) -> NDArray[np.bool_]:
     return ~inside
 
 
+def _basins(letter: str) -> Array:
+    return _BASINS.get(letter, _BASINS["general"])
+
+
 def _starting_torsions(
-    rng: np.random.Generator, sequence: str, torsions: Array, start: int, end: int, samples: int
+    rng: np.random.Generator, sequence: str, torsions: Array, start: int, end: int
 ) -> tuple[Array, Array]:
     """Phi of the loop and its end anchor, psi of its start anchor and the loop: (samples, size + 1) each, degrees.
 
     Half of the samples start from the template's torsions where it has any: they bend the template's loop rather than
     invent another.
     """
-    chosen = np.empty((samples, end - start + 2, 2))
+    chosen = np.empty((_SAMPLES, end - start + 2, 2))
     for column, index in enumerate(range(start - 1, end + 1)):
-        chosen[:, column] = draw(rng, sequence[index], sequence[index + 1 : index + 2], samples)
+        basins = _basins(sequence[index])
+        picks = rng.choice(len(basins), _SAMPLES, p=basins[:, 2] / basins[:, 2].sum())
+        chosen[:, column] = basins[picks, :2] + rng.normal(0, 15, (_SAMPLES, 2))
         for angle in range(2):
-            noise = rng.normal(0, 12, samples)
+            noise = rng.normal(0, 12, _SAMPLES)
             if np.isfinite(torsions[index, angle]):
-                kept = samples if column in (0, end - start + 1) else samples // 2
+                kept = _SAMPLES if column in (0, end - start + 1) else _SAMPLES // 2
                 chosen[:kept, column, angle] = torsions[index, angle] + noise[:kept]
     return np.ascontiguousarray(chosen[:, 1:, 0]), np.ascontiguousarray(chosen[:, :-1, 1])
 
@@ -358,6 +379,18 @@ def _loop_torsions(
     return phi, psi
 
 
+def _torsion_strain(sequence: str, phi: Array, psi: Array) -> Array:
+    """Summed negative log densities of phi and psi (samples, residues), 0 at the centre of the largest basin."""
+    strain = np.zeros(len(phi))
+    for index, letter in enumerate(sequence):
+        basins = _basins(letter)
+        off_phi = (phi[:, index, None] - basins[:, 0] + 180) % 360 - 180
+        off_psi = (psi[:, index, None] - basins[:, 1] + 180) % 360 - 180
+        density = (basins[:, 2] * np.exp(-(off_phi**2 + off_psi**2) / (2 * _BASIN_WIDTH**2))).sum(axis=1)
+        strain += np.nan_to_num(np.log(basins[:, 2].max() + 0.003) - np.log(density + 0.003))
+    return strain
+
+
 def _environment(backbone: Backbone, others: Sequence[Backbone], start: int, end: int) -> tuple[Array, Array]:
     """Atoms (atoms, 3) around a loop, and their radii: all modelled residues but the loop and its two anchors."""
     kept = backbone.modelled.copy()
@@ -368,12 +401,11 @@ def _environment(backbone: Backbone, others: Sequence[Backbone], start: int, end
     radii = np.tile(_RADII, len(points) // 5)
     finite = np.isfinite(points).all(axis=1)
     points, radii = points[finite], radii[finite]
-    anchors = [backbone.atoms[index, 1] for index in (start - 1, end) if 0 <= index < len(kept)]
-    # A loop between two anchors stays within an ellipsoid about them, a tail within a sphere about its only one.
-    length = 3.8 * (end - start + 1)
-    anchors = [anchor for anchor in anchors if np.isfinite(anchor).all()]
-    way = sum((np.linalg.norm(points - anchor, axis=1) for anchor in anchors), np.zeros(len(points)))
-    near = way < len(anchors) * _ENVIRONMENT_MARGIN + length
+    anchors = backbone.atoms[[max(start - 1, 0), min(end, len(kept) - 1)], 1]
+    anchors = anchors[np.isfinite(anchors).all(axis=1)]
+    reach = 3.8 * (end - start + 1) / 2 + _ENVIRONMENT_MARGIN
+    middle = anchors.mean(axis=0)
+    near = sorted(KDTree(points).query_ball_point(middle, reach + 3.8)) if len(points) else []
     return points[near], radii[near]
 
 
