@@ -410,10 +410,13 @@ def print_families(models: Sequence[Judged], residues: Points, targets: Points) 
 def print_identities(models: Sequence[Judged], targets: Points) -> None:
     """One line for each range of identity between target and template, wrong templates left out."""
     identity, related = np.array([model.identity for model in models]), is_related(targets.family)
-    print("\n| identity | targets | correlation | error | bias |\n|---|---|---|---|---|")
+    tm = np.array([model.tm for model in models])
+    print("\n| identity | targets | correlation | error | bias | TM-score | lDDT-CA |\n|---|---|---|---|---|---|---|")
     for low, high in pairwise((0.0, 0.2, 0.3, 0.4, 0.6, 0.9, 1.01)):
         chosen = related & (identity >= low) & (identity < high)
-        print(f"| {low:.0%}-{min(high, 1):.0%} | {targets.where(chosen).summary()}|")
+        weight = targets.weight[chosen] / targets.weight[chosen].sum()
+        reached = f"{weight @ tm[chosen]:.2f} | {weight @ targets.truth[chosen]:.2f}"
+        print(f"| {low:.0%}-{min(high, 1):.0%} | {targets.where(chosen).summary()}| {reached} |")
 
 
 def print_within(title: str, points: Points) -> None:

@@ -125,7 +125,7 @@
     });
 
     // What lies far off fades into this colour; the canvas itself is transparent.
-    function matchBackground() { viewer.setBackgroundColor(app.dark.matches ? "#171d23" : "#ffffff", 0); }
+    function matchBackground() { viewer.setBackgroundColor(app.dark.matches ? "#39444d" : "#ffffff", 0); }
     function themeChanged() { if (viewer) matchBackground(); style(); }
 
     async function start() {
