@@ -13,8 +13,6 @@ and models; models are made anew when the engine's sources change. --figure writ
 
 import argparse
 import hashlib
-import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.families import Member, members, msas
 from snakefold.engines import template as engine
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template import confidence
@@ -30,9 +29,8 @@ from snakefold.engines.template.loops import close_gaps, grow_tails
 from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.templates import NoTemplateError, select_templates
 from snakefold.errors import SnakefoldError
-from snakefold.search.msa import search_msas
 from snakefold.structures.compare import lddt, tm_score
-from snakefold.structures.io import PolymerChain, read_chains
+from snakefold.structures.io import PolymerChain
 
 UNRELATED = "unrelated"
 """Models on templates of other families go under families of this name and a number, left out one at a time too."""
@@ -57,24 +55,6 @@ _RIDGE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """A chain of a family."""
-
-    family: str
-    file: Path
-    chain: str
-
-    @property
-    def name(self) -> str:
-        """File and chain in one word."""
-        return f"{self.file.name.split('.')[0]}_{self.chain}"
-
-    def read(self) -> PolymerChain:
-        """The chain."""
-        return next(chain for chain in read_chains(self.file) if chain.name == self.chain)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Judged:
     """A model and the truth about it.
 
@@ -88,16 +68,6 @@ class Judged:
     truth: np.ndarray
     tm: float
     identity: float
-
-
-def members(path: Path) -> list[Member]:
-    """All chains of all families."""
-    listed = json.loads(path.read_text(encoding="utf-8"))
-    return [
-        Member(family=family, file=path.parent / one["file"], chain=one["chain"])
-        for family, chains in listed.items()
-        for one in chains
-    ]
 
 
 def pairs(everyone: Sequence[Member], most: int) -> Iterator[tuple[str, Member, Member]]:
@@ -129,20 +99,6 @@ def pairs(everyone: Sequence[Member], most: int) -> Iterator[tuple[str, Member, 
     # In turns, so that whatever has been made after some time holds all families.
     for turn in zip_longest(*chosen):
         yield from (pair for pair in turn if pair is not None)
-
-
-def msas(targets: Mapping[str, str], sequences: Path, cache: Path) -> dict[str, Path]:
-    """An MSA for each target (name -> sequence), searched once."""
-    digest = hashlib.sha256(sequences.read_bytes()).hexdigest()
-    keys = {name: hashlib.sha256((digest + text).encode()).hexdigest()[:16] for name, text in targets.items()}
-    lacking = {keys[name]: text for name, text in targets.items() if not (cache / f"{keys[name]}.a3m").exists()}
-
-    def keep(name: str, folder: Path, _: object) -> None:
-        (cache / f"{name}.a3m").write_bytes((folder / "msa.a3m").read_bytes())
-
-    with tempfile.TemporaryDirectory() as scratch:
-        search_msas(lacking, {"sequences": sequences}, scratch=Path(scratch), on_result=keep, iterations=2)
-    return {name: cache / f"{key}.a3m" for name, key in keys.items()}
 
 
 def backbone_of(target: PolymerChain, template: Path, msa: Path) -> Backbone:

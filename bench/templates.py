@@ -12,81 +12,33 @@ Prints TM-score and lDDT-CA of both models, clashes, CPU seconds, and which rang
 
 import argparse
 import gzip
-import hashlib
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from bench.families import Member, members, msas
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.model import Model, build_model
 from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.stitch import stitched
 from snakefold.engines.template.templates import ChainTemplate, NoTemplateError, hits_of_given, select_templates
-from snakefold.search.msa import search_msas
 from snakefold.structures.compare import compare
 from snakefold.structures.geometry import find_clashes
-from snakefold.structures.io import ModelChain, read_chains
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """A chain of a family."""
-
-    family: str
-    file: Path
-    chain: str
-
-    @property
-    def name(self) -> str:
-        """File and chain in one word."""
-        return f"{self.file.name.split('.')[0]}_{self.chain}"
-
-    @property
-    def sequence(self) -> str:
-        """The chain's sequence."""
-        return next(chain.sequence for chain in read_chains(self.file) if chain.name == self.chain)
-
-
-def members(families: Path) -> list[Member]:
-    """All chains of all families."""
-    return [
-        Member(family=family, file=families.parent / one["file"], chain=one["chain"])
-        for family, listed in json.loads(families.read_text()).items()
-        for one in listed
-    ]
-
-
-def msas(targets: Sequence[Member], sequences: Path | None, cache: Path) -> dict[str, Path]:
-    """An MSA for each target, searched once."""
-    if sequences is None:
-        return {}
-    queries = {target.name: target.sequence for target in targets}
-    keys = {name: hashlib.sha256(sequence.encode()).hexdigest()[:16] for name, sequence in queries.items()}
-    lacking = {keys[name]: sequence for name, sequence in queries.items() if not (cache / f"{keys[name]}.a3m").exists()}
-    with tempfile.TemporaryDirectory() as scratch:
-        search_msas(
-            lacking,
-            {"sequences": sequences},
-            scratch=Path(scratch),
-            on_result=lambda name, where, _: shutil.copyfile(where / "msa.a3m", cache / f"{name}.a3m") and None,
-            iterations=2,
-        )
-    return {name: cache / f"{key}.a3m" for name, key in keys.items()}
+from snakefold.structures.io import ModelChain
 
 
 def hits_folder(target: Member, others: Sequence[Member], msa: Path | None, where: Path, limits: list[float]) -> Path:
     """The relatives as `search_templates` would hand them on."""
     hits = []
     for other in others:
-        if other.sequence == target.sequence:
+        if other.read().sequence == target.read().sequence:
             continue
-        for hit in hits_of_given(ChainInputs(sequence=target.sequence, msa=msa), other.file):
+        for hit in hits_of_given(ChainInputs(sequence=target.read().sequence, msa=msa), other.file):
             if hit.chain != other.chain or not limits[0] <= hit.identity <= limits[1] or hit.evalue > 1e-3:
                 continue
             path = where / f"{other.name}.gz"
@@ -145,14 +97,15 @@ def main() -> None:
         for one in [each for each in everyone if each.family == family][: arguments.most]
         if arguments.only in f"{one.family} {one.name}"
     ]
-    found = msas(targets, arguments.sequences, arguments.cache)
+    queries = {target.name: target.read().sequence for target in targets}
+    found = msas(queries, arguments.sequences, arguments.cache) if arguments.sequences else {}
     changes: dict[str, list[tuple[float, float]]] = {}
     for target in targets:
         others = [one for one in everyone if one.family == target.family and one.name != target.name]
         with tempfile.TemporaryDirectory() as scratch:
             msa = found.get(target.name)
             folder = hits_folder(target, others, msa, Path(scratch), arguments.identity)
-            task = FoldTask(chains=(ChainInputs(sequence=target.sequence, msa=msa, templates=folder),))
+            task = FoldTask(chains=(ChainInputs(sequence=target.read().sequence, msa=msa, templates=folder),))
             try:
                 mains = realigned(task, select_templates(task))
             except NoTemplateError:
@@ -167,8 +120,8 @@ def main() -> None:
                 print(f"{target.name:12s} {mains[0].hit.entry} is all  {stitching:.1f}s", flush=True)
                 changes.setdefault(target.family, []).append((0.0, 0.0))
                 continue
-            alone = scores(build_model([target.sequence], tuple((main,) for main in mains)), target)
-            more = scores(build_model([target.sequence], templates), target)
+            alone = scores(build_model([target.read().sequence], tuple((main,) for main in mains)), target)
+            more = scores(build_model([target.read().sequence], templates), target)
         named = ("TM", "lDDT-CA", "coverage", "clashes")
         figures = [f"{what} {was:.3g} -> {now:.3g}" for what, was, now in zip(named, alone, more, strict=False)]
         print(f"{target.name:12s} {mains[0].hit.entry} {'  '.join(figures)}  {stitching:.1f}s")
