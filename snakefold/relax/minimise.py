@@ -273,7 +273,9 @@ def _torsions(model: AllAtomModel, held: frozenset[ResidueId]) -> openmm.CustomT
         if after:
             torsions.append((own["N"], own["CA"], own["C"], after["N"]))
         for atoms in torsions:
-            force.addTorsion(*atoms, [math.radians(torsion(*(model.positions[atom] for atom in atoms)))])
+            rest = torsion(*(model.positions[atom] for atom in atoms))
+            # Rounded for the reason given in `prepare`.
+            force.addTorsion(*atoms, [math.radians(round(rest, 3))])
     return force
 
 

@@ -84,7 +84,9 @@ def prepare(
     atoms |= _terminal_oxygens(segments, atoms)
 
     topology, positions = _topology(chains, segments, atoms)
-    modeller = app.Modeller(topology, _quantity(positions))
+    # The digits beyond those of a model file come from numpy's products: they are those of the processor's BLAS, and a
+    # minimisation amplifies them.
+    modeller = app.Modeller(topology, _quantity(positions.round(3)))
     with _one_thread() as platform, _seeded(seed):
         # addHydrogens draws its first guesses from Python's global generator.
         modeller.addHydrogens(app.ForceField(FORCE_FIELD), pH=ph, platform=platform)

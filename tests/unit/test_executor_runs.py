@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,7 +141,8 @@ def test_ctrl_c_leaves_no_job(flow: Flow) -> None:
     process = flow.start()
     flow.fake.wait_for(lambda: flow.fake.counts().get("RUNNING") == 2, 60)
     os.kill(process.pid, signal.SIGINT)
-    assert "Ending 2 AWS Batch jobs" in flow.finish(process, 1)
+    # A job can run before the reply to its submission has come: such a one ends itself and is not counted.
+    assert re.search(r"Ending [12] AWS Batch jobs", flow.finish(process, 1))
     flow.fake.wait_for(lambda: {job["status"] for job in flow.fake.jobs()} == {"FAILED"}, 60)
     assert {job["statusReason"] for job in flow.fake.jobs()} == {"Terminated by Snakemake: the run was cancelled"}
 

@@ -418,17 +418,23 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path, crambin: ModelChain)
     atoms: Atoms = {index: dict(names) for index, names in strained(crambin, 0.2).atoms.items()}
     atoms[9] = {name: atoms[9][name] for name in ("N", "CA", "C", "O", "CB")}
     write_model(tmp_path / "model.cif", [replace(crambin, atoms=atoms)])
+    # A first result is refused, so that the second is made with torsions held.
     program = (
-        "import random, sys; from pathlib import Path; from snakefold.relax import relax_model\n"
+        "import random, sys; from pathlib import Path; from snakefold.relax import relax, relax_model\n"
+        "from snakefold.structures.geometry import ResidueId\n"
         "random.seed(int(sys.argv[3]))\n"
+        "reasons = iter(['worse', None])\n"
+        "relax.worse = lambda *_: next(reasons)\n"
+        "relax.spoiled_residues = lambda *_: frozenset(ResidueId(0, index) for index in range(10, 40))\n"
         "relax_model(Path(sys.argv[1]), Path(sys.argv[2]), parameters={'platform': 'CPU'}, seed=3)"
     )
     digests = []
-    for number in ("1", "2"):
+    for number, processor in (("1", "Prescott"), ("2", "Haswell")):
         folder = tmp_path / number
         folder.mkdir()
-        # Neither the order of sets nor the number of threads that OpenMM would choose may matter.
+        # The order of sets, the number of threads that OpenMM would choose, the BLAS that numpy would: none may matter.
         environment = os.environ | {"PYTHONHASHSEED": number, "OPENMM_CPU_THREADS": number}
+        environment |= {"OPENBLAS_CORETYPE": processor}
         arguments = [sys.executable, "-c", program, str(tmp_path / "model.cif"), str(folder), number]
         subprocess.run(arguments, env=environment, check=True)
         digests.append([sha256_of_file(folder / name) for name in ("relaxed.cif", "relax.json")])
