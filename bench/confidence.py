@@ -27,7 +27,7 @@ from snakefold.engines.template import confidence
 from snakefold.engines.template.backbone import Backbone, copy_backbone
 from snakefold.engines.template.loops import close_gaps, grow_tails
 from snakefold.engines.template.realign import realigned
-from snakefold.engines.template.templates import NoTemplateError, select_templates
+from snakefold.engines.template.templates import NoTemplateError, hits_of_task, select_templates
 from snakefold.errors import SnakefoldError
 from snakefold.structures.compare import lddt, tm_score
 from snakefold.structures.io import PolymerChain
@@ -104,7 +104,7 @@ def pairs(everyone: Sequence[Member], most: int) -> Iterator[tuple[str, Member, 
 def backbone_of(target: PolymerChain, template: Path, msa: Path) -> Backbone:
     """The backbone as the engine builds it, ends of up to 25 residues included."""
     task = FoldTask(chains=(ChainInputs(sequence=target.sequence, msa=msa),), template=template)
-    mains = realigned(task, select_templates(task))
+    mains = realigned(task, select_templates(task, hits_of_task(task)))
     backbone = copy_backbone(target.sequence, mains)
     if backbone.modelled.sum() < 15:
         raise NoTemplateError("too_little_template", "too little to model")

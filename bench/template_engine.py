@@ -18,7 +18,7 @@ import numpy as np
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.model import Model, build_model
 from snakefold.engines.template.realign import realigned
-from snakefold.engines.template.templates import select_templates
+from snakefold.engines.template.templates import hits_of_task, select_templates
 from snakefold.search.msa import search_msas
 from snakefold.structures.compare import Comparison, compare
 from snakefold.structures.geometry import chi_angles, find_clashes, ramachandran, wrong_chirality
@@ -76,7 +76,7 @@ def model_pair(folder: Path, target: str, template: str, msa: Path | None) -> tu
     sequence = read_chains(structure(folder, target))[0].sequence
     chain = ChainInputs(sequence=sequence, msa=msa)
     task = FoldTask(chains=(chain,), template=structure(folder, template))
-    templates = tuple((template,) for template in realigned(task, select_templates(task)))
+    templates = tuple((template,) for template in realigned(task, select_templates(task, hits_of_task(task))))
     model = build_model([sequence], templates)
     return model, time.process_time() - start
 

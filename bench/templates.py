@@ -26,7 +26,13 @@ from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.model import Model, build_model
 from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.stitch import stitched
-from snakefold.engines.template.templates import ChainTemplate, NoTemplateError, hits_of_given, select_templates
+from snakefold.engines.template.templates import (
+    ChainTemplate,
+    NoTemplateError,
+    hits_of_given,
+    hits_of_task,
+    select_templates,
+)
 from snakefold.structures.compare import compare
 from snakefold.structures.geometry import find_clashes
 from snakefold.structures.io import ModelChain
@@ -107,14 +113,15 @@ def main() -> None:
             folder = hits_folder(target, others, msa, Path(scratch), arguments.identity)
             task = FoldTask(chains=(ChainInputs(sequence=target.read().sequence, msa=msa, templates=folder),))
             try:
-                mains = realigned(task, select_templates(task))
+                hits = hits_of_task(task)
+                mains = realigned(task, select_templates(task, hits))
             except NoTemplateError:
                 print(f"{target.name:12s} no template")
                 continue
             if arguments.cut:
                 mains = tuple(without_middle(main, arguments.cut) for main in mains)
             start = time.process_time()
-            templates = stitched(task, mains)
+            templates = stitched(task, mains, hits)
             stitching = time.process_time() - start
             if len(templates[0]) == 1:
                 print(f"{target.name:12s} {mains[0].hit.entry} is all  {stitching:.1f}s", flush=True)

@@ -358,24 +358,19 @@ def _template_uses(prediction: Prediction) -> list[TemplateUse]:
 
     Each names the chain that it was used for, and has its two rows in `alignment.fasta`, in the same order.
     """
-    listed = list(prediction.prediction.get("templates", []))
-    rows = _alignment_rows(prediction.alignment)
-    files = {path.name.lower().split(".")[0]: path for path in prediction.templates}
     uses = []
-    for index, template in enumerate(listed):
-        entry, chain, target = str(template["entry"]), str(template["chain"]), int(template["chain_index"])
-        target_row, template_row = rows[index] if len(rows) == len(listed) else (None, None)
-        sequence = _template_sequence(files.get(entry.lower()), chain)
+    for named in _named_templates(prediction):
+        template, (target_row, template_row) = named.facts, named.rows or (None, None)
+        entry, chain = str(template["entry"]), str(template["chain"])
+        sequence = _template_sequence(named.path, chain)
         residues = (template_row or "").replace("-", "")
         if not sequence or residues not in sequence:
             sequence = residues
         if not sequence:
             continue
-        if target_row is not None and target_row.replace("-", "") != prediction.sequences[target]:
-            target_row = template_row = None
         uses.append(
             TemplateUse(
-                target_chain=target,
+                target_chain=named.target_chain,
                 entry=entry,
                 chain=chain,
                 sequence=sequence,
@@ -392,27 +387,43 @@ def _template_uses(prediction: Prediction) -> list[TemplateUse]:
 
 def _aligned_templates(prediction: Prediction) -> list[AlignedTemplate | None]:
     """The templates that the engine names, where the entry's file and both rows of the alignment are there."""
-    listed = list(prediction.prediction.get("templates", []))
-    rows = _alignment_rows(prediction.alignment)
-    if len(rows) != len(listed):
-        return []
-    files = {path.name.lower().split(".")[0]: path for path in prediction.templates}
-    aligned: list[AlignedTemplate | None] = []
-    for template, (target_row, template_row) in zip(listed, rows, strict=True):
-        path, target = files.get(str(template["entry"]).lower()), int(template["chain_index"])
-        fits = target_row.replace("-", "") == prediction.sequences[target]
-        aligned.append(
-            AlignedTemplate(
-                target_chain=target,
-                path=path,
-                chain=str(template["chain"]),
-                target_row=target_row,
-                template_row=template_row,
-            )
-            if path is not None and fits
-            else None
+    return [
+        AlignedTemplate(
+            target_chain=named.target_chain,
+            path=named.path,
+            chain=str(named.facts["chain"]),
+            target_row=named.rows[0],
+            template_row=named.rows[1],
         )
-    return aligned
+        if named.path is not None and named.rows is not None
+        else None
+        for named in _named_templates(prediction)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NamedTemplate:
+    """A template that the engine names, with its file and its rows (target, template), where there are such."""
+
+    facts: Mapping[str, Any]
+    target_chain: int
+    path: Path | None
+    rows: tuple[str, str] | None
+
+
+def _named_templates(prediction: Prediction) -> list[_NamedTemplate]:
+    listed = list(prediction.prediction.get("templates", []))
+    files = {path.name.lower().split(".")[0]: path for path in prediction.templates}
+    pairs: list[tuple[str, str] | None] = [*_alignment_rows(prediction.alignment)]
+    if len(pairs) != len(listed):
+        pairs = [None] * len(listed)
+    named = []
+    for facts, rows in zip(listed, pairs, strict=True):
+        target = int(facts["chain_index"])
+        fits = rows is not None and rows[0].replace("-", "") == prediction.sequences[target]
+        path = files.get(str(facts["entry"]).lower())
+        named.append(_NamedTemplate(facts=facts, target_chain=target, path=path, rows=rows if fits else None))
+    return named
 
 
 def _template_sequence(path: Path | None, chain: str) -> str:

@@ -218,25 +218,23 @@ def peptide_bonds(chains: Sequence[ModelChain]) -> list[PeptideBond]:
 
 def chain_breaks(chains: Sequence[ModelChain]) -> list[ResidueId]:
     """Residues that follow their modelled predecessor in the sequence but not in space (see CA_BREAK_DISTANCE)."""
-    return [
-        ResidueId(number, index)
-        for number, chain in enumerate(chains)
-        for index, residue in chain.atoms.items()
-        if "CA" in residue
-        and "CA" in chain.atoms.get(index - 1, {})
-        and float(np.linalg.norm(residue["CA"] - chain.atoms[index - 1]["CA"])) > CA_BREAK_DISTANCE
-    ]
+    return _apart(chains, "CA", "CA", CA_BREAK_DISTANCE)
 
 
 def open_peptide_bonds(chains: Sequence[ModelChain], *, longest: float = PEPTIDE_BOND_LENGTH) -> list[ResidueId]:
     """Residues whose N lies farther than `longest` (angstrom) from the C of their modelled predecessor."""
+    return _apart(chains, "C", "N", longest)
+
+
+def _apart(chains: Sequence[ModelChain], before: str, own: str, longest: float) -> list[ResidueId]:
+    """Residues whose atom `own` lies farther than `longest` (angstrom) from the atom `before` of their predecessor."""
     return [
         ResidueId(number, index)
         for number, chain in enumerate(chains)
         for index, residue in chain.atoms.items()
-        if "N" in residue
-        and "C" in chain.atoms.get(index - 1, {})
-        and float(np.linalg.norm(residue["N"] - chain.atoms[index - 1]["C"])) > longest
+        if own in residue
+        and before in chain.atoms.get(index - 1, {})
+        and float(np.linalg.norm(residue[own] - chain.atoms[index - 1][before])) > longest
     ]
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from snakefold.engines.base import FoldTask
+from snakefold.engines.template.templates import ChainTemplate, hits_of_task, select_templates
 from snakefold.structures.io import ModelChain, PolymerChain
 
 MINI = Path(__file__).parents[2] / "data" / "mini"
@@ -71,3 +73,7 @@ def rotation(seed: int) -> np.ndarray:
     """A rotation drawn from a seed, shape (3, 3)."""
     matrix, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     return matrix * np.sign(np.linalg.det(matrix))
+
+
+def chosen_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
+    return select_templates(task, hits_of_task(task))

@@ -20,11 +20,10 @@ from snakefold.engines.template.templates import (
     TemplateHit,
     expected_quality,
     read_hits,
-    select_templates,
 )
 from snakefold.errors import MemberError
 from snakefold.structures.io import PolymerChain, read_chains
-from tests.unit.structure_helpers import MINI
+from tests.unit.structure_helpers import MINI, chosen_templates
 
 PROTEASE = MINI / "templates" / "1hvr.cif.gz"
 
@@ -137,7 +136,7 @@ def test_the_best_hit_is_chosen_wherever_it_stands(tmp_path: Path) -> None:
         tmp_path,
         [hit("5pti", straight(20), identity=0.3), hit("1hvr", straight(99), identity=0.95)],
     )
-    [chosen] = select_templates(FoldTask(chains=(ChainInputs(sequence=sequence, templates=folder),)))
+    [chosen] = chosen_templates(FoldTask(chains=(ChainInputs(sequence=sequence, templates=folder),)))
     assert (chosen.hit.entry, chosen.chain.name, len(chosen.alignment)) == ("1hvr", "A", 99)
 
 
@@ -145,10 +144,10 @@ def test_a_dimer_takes_two_chains_that_touch(tmp_path: Path) -> None:
     sequence = read_chains(PROTEASE)[0].sequence
     folder = folder_of(tmp_path, [hit("1hvr", straight(99), identity=0.95)])
     chain = ChainInputs(sequence=sequence, templates=folder)
-    first, second = select_templates(FoldTask(chains=(chain, chain)))
+    first, second = chosen_templates(FoldTask(chains=(chain, chain)))
     assert {first.chain.name, second.chain.name} == {"A", "B"}
     with pytest.raises(NoTemplateError, match="in contact") as error:
-        select_templates(FoldTask(chains=(chain,) * 3))
+        chosen_templates(FoldTask(chains=(chain,) * 3))
     assert error.value.kind == "no_complex_template"
 
 
@@ -156,7 +155,7 @@ def test_a_complex_without_a_common_entry_has_no_template(tmp_path: Path) -> Non
     first = ChainInputs(sequence="A" * 99, templates=folder_of(tmp_path / "a", [hit("1hvr", straight(99))]))
     second = ChainInputs(sequence="G" * 58, templates=folder_of(tmp_path / "b", [hit("5pti", straight(58))]))
     with pytest.raises(NoTemplateError, match="no entry has a template for every chain") as error:
-        select_templates(FoldTask(chains=(first, second)))
+        chosen_templates(FoldTask(chains=(first, second)))
     assert error.value.kind == "no_complex_template"
 
 
@@ -171,7 +170,7 @@ def test_a_given_template_that_cannot_be_read_is_a_members_error(tmp_path: Path)
     path = tmp_path / "mine.cif.gz"
     path.write_bytes(gzip.compress(b"nothing"))
     with pytest.raises(MemberError) as error:
-        select_templates(FoldTask(chains=(ChainInputs(sequence="ACDEFGHIKLMNPQRSTVWY"),), template=path))
+        chosen_templates(FoldTask(chains=(ChainInputs(sequence="ACDEFGHIKLMNPQRSTVWY"),), template=path))
     assert error.value.kind == "bad_template"
 
 
@@ -179,14 +178,14 @@ def test_a_given_template_that_does_not_align_is_a_members_error_that_names_the_
     sequences = (read_chains(PROTEASE)[0].sequence, "GSGSGSGSGSGSGSGSGSGSGSGSGSGSGS")
     task = FoldTask(chains=tuple(ChainInputs(sequence=sequence) for sequence in sequences), template=PROTEASE)
     with pytest.raises(MemberError, match=r"given template does not align with chain 2 \(30 residues\); give") as error:
-        select_templates(task)
+        chosen_templates(task)
     assert error.value.kind == "bad_template"
 
 
 def test_a_given_template_with_too_few_chains_is_a_members_error() -> None:
     chain = ChainInputs(sequence=read_chains(PROTEASE)[0].sequence)
     with pytest.raises(MemberError, match="has not all 3 chains of the target in contact") as error:
-        select_templates(FoldTask(chains=(chain, chain, chain), template=PROTEASE))
+        chosen_templates(FoldTask(chains=(chain, chain, chain), template=PROTEASE))
     assert error.value.kind == "bad_template"
 
 

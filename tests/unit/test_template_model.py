@@ -12,14 +12,13 @@ import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template import TemplateEngine
-from snakefold.engines.template.templates import select_templates
 from snakefold.errors import MemberError
 from snakefold.relax import relax_model
 from snakefold.search.msa import search_msas
 from snakefold.structures.compare import compare
 from snakefold.structures.geometry import chain_breaks, find_clashes, wrong_chirality
 from snakefold.structures.io import read_chains, read_model
-from tests.unit.structure_helpers import MINI
+from tests.unit.structure_helpers import MINI, chosen_templates
 
 TRYPSIN = MINI / "targets" / "trypsin.cif.gz"
 UROKINASE = MINI / "templates" / "4zhl.cif.gz"
@@ -252,7 +251,7 @@ def test_a_hit_of_alpha_carbons_alone_gives_way_to_the_next(tmp_path: Path) -> N
         same | {"entry": "1bbb", "file": "1bbb.cif.gz", "identity": 0.9},
     ]
     (tmp_path / "hits.json").write_text(json.dumps({"hits": hits}))
-    chosen = select_templates(FoldTask(chains=(ChainInputs(sequence=sequence, templates=tmp_path),)))
+    chosen = chosen_templates(FoldTask(chains=(ChainInputs(sequence=sequence, templates=tmp_path),)))
     assert [template.hit.entry for template in chosen] == ["1bbb"]
 
 

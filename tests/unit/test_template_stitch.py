@@ -13,9 +13,9 @@ from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.align import Alignment
 from snakefold.engines.template.backbone import Backbone, copy_backbone
 from snakefold.engines.template.stitch import stitched, unplaced
-from snakefold.engines.template.templates import ChainTemplate, TemplateHit, select_templates
+from snakefold.engines.template.templates import ChainTemplate, TemplateHit, hits_of_task
 from snakefold.structures.io import ModelChain, PolymerChain, read_chains, write_model
-from tests.unit.structure_helpers import MINI, STRAND, peptide
+from tests.unit.structure_helpers import MINI, STRAND, chosen_templates, peptide
 
 INHIBITOR = MINI / "templates" / "5pti.cif.gz"
 UROKINASE = MINI / "templates" / "4zhl.cif.gz"
@@ -63,6 +63,10 @@ def task_of(folder: Path, sequence: str, hits: list[dict[str, object]]) -> FoldT
     return FoldTask(chains=(ChainInputs(sequence=sequence, templates=folder),))
 
 
+def all_templates(task: FoldTask) -> tuple[tuple[ChainTemplate, ...], ...]:
+    return stitched(task, chosen_templates(task), hits_of_task(task))
+
+
 @pytest.fixture(scope="module")
 def inhibitor() -> PolymerChain:
     return read_chains(INHIBITOR)[0]
@@ -87,7 +91,7 @@ def test_what_the_main_template_lacks_comes_from_another_where_it_belongs(
 ) -> None:
     hits = [entry(tmp_path, "1abc", inhibitor, main), entry(tmp_path, "2abc", inhibitor, other)]
     task = task_of(tmp_path, inhibitor.sequence, hits)
-    [templates] = stitched(task, select_templates(task))
+    [templates] = all_templates(task)
     assert [template.hit.entry for template in templates] == ["1abc", "2abc"]
     backbone = copy_backbone(inhibitor.sequence, templates)
     assert backbone.modelled.all()
@@ -112,17 +116,17 @@ def test_a_template_whose_halves_lie_otherwise_gives_nothing(tmp_path: Path, inh
         entry(tmp_path, "2abc", other, [range(58)], identity=0.1),
     ]
     task = task_of(tmp_path, inhibitor.sequence, hits)
-    [templates] = stitched(task, select_templates(task))
+    [templates] = all_templates(task)
     assert [template.hit.entry for template in templates] == ["1abc"]
 
 
 def test_domains_that_no_template_shows_together_are_not_placed(tmp_path: Path, urokinase: PolymerChain) -> None:
     hits = [entry(tmp_path, "1abc", urokinase, [range(150)]), entry(tmp_path, "2abc", urokinase, [range(152, 240)])]
     task = task_of(tmp_path, urokinase.sequence, hits)
-    [templates] = stitched(task, select_templates(task))
+    [templates] = all_templates(task)
     assert [template.hit.entry for template in templates] == ["1abc"]
     backbone = copy_backbone(urokinase.sequence, templates)
-    [(start, end, hit)] = unplaced(task, 0, backbone)
+    [(start, end, hit)] = unplaced(backbone, hits_of_task(task)[task.chains[0]])
     assert (start, end, hit.entry) == (152, 240, "2abc")
 
 
@@ -133,23 +137,23 @@ def test_a_third_template_joins_two_that_share_nothing(tmp_path: Path, urokinase
         entry(tmp_path, "3abc", urokinase, [range(90, 190)]),
     ]
     task = task_of(tmp_path, urokinase.sequence, hits)
-    [templates] = stitched(task, select_templates(task))
+    [templates] = all_templates(task)
     assert [template.hit.entry for template in templates] == ["1abc", "3abc", "2abc"]
     backbone = copy_backbone(urokinase.sequence, templates)
     assert backbone.modelled[:240].all()
     assert farthest(backbone, urokinase) < 0.01
-    assert list(unplaced(task, 0, backbone)) == []
+    assert list(unplaced(backbone, hits_of_task(task)[task.chains[0]])) == []
 
 
 def test_a_piece_that_would_run_through_another_chain_is_refused(tmp_path: Path, inhibitor: PolymerChain) -> None:
     hits = [entry(tmp_path, "1abc", inhibitor, [range(46)]), entry(tmp_path, "2abc", inhibitor, [range(20, 58)])]
     task = task_of(tmp_path, inhibitor.sequence, hits)
-    [main] = select_templates(task)
+    [main] = chosen_templates(task)
     intruder = replace(main, chain=replace(main.chain, residues=inhibitor.residues))
     # Another chain lies where the end would go.
     pair = FoldTask(chains=(*task.chains, ChainInputs(sequence=inhibitor.sequence, templates=tmp_path)))
     shifted = Alignment.from_pairs([(index, index, 0.9) for index in range(46, 58)])
-    [templates, _] = stitched(pair, [main, replace(intruder, alignment=shifted)])
+    [templates, _] = stitched(pair, [main, replace(intruder, alignment=shifted)], hits_of_task(pair))
     assert [template.hit.entry for template in templates] == ["1abc"]
 
 
@@ -164,7 +168,7 @@ def test_the_other_copy_of_a_chain_fills_what_the_first_lacks(tmp_path: Path, in
     ]
     write_model(tmp_path / "given.cif", copies)
     task = FoldTask(chains=(ChainInputs(sequence=inhibitor.sequence),), template=tmp_path / "given.cif")
-    [templates] = stitched(task, select_templates(task))
+    [templates] = all_templates(task)
     assert [template.chain.name for template in templates] == ["A", "B"]
     backbone = copy_backbone(inhibitor.sequence, templates)
     assert backbone.modelled.all()
@@ -192,4 +196,4 @@ def test_a_receptor_on_its_peptide_complex_takes_each_chain_from_its_like() -> N
         chains=tuple(ChainInputs(sequence=sequence) for sequence in sequences),
         template=MINI / "templates" / "3pwp.cif.gz",
     )
-    assert [template.chain.name for template in select_templates(task)] == list("EADB")
+    assert [template.chain.name for template in chosen_templates(task)] == list("EADB")

@@ -15,7 +15,13 @@ from snakefold.engines.template.minimise import RawChain, minimise
 from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.sidechains import pack_side_chains, suggestions
 from snakefold.engines.template.stitch import stitched, unplaced
-from snakefold.engines.template.templates import ChainTemplate, NoTemplateError, select_templates
+from snakefold.engines.template.templates import (
+    ChainTemplate,
+    Hits,
+    NoTemplateError,
+    hits_of_task,
+    select_templates,
+)
 from snakefold.errors import MemberError
 from snakefold.files import write_json, write_text
 from snakefold.outcome import Outcome
@@ -46,7 +52,7 @@ class Model:
 
 
 def predict(task: FoldTask, folder: Path) -> Outcome:
-    """Model one target on its best template; write model.cif, prediction.json and alignment.fasta into `folder`.
+    """Model one target on its templates; write model.cif, prediction.json and alignment.fasta into `folder`.
 
     `task.parameters` may hold `keep_tails` (default false): build the ends that no template residue is aligned with,
     which are otherwise left out if they are longer than three residues. A target without a template is skipped
@@ -55,7 +61,8 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
     """
     keep_tails = _keep_tails(task)
     try:
-        templates = stitched(task, realigned(task, select_templates(task)))
+        hits = hits_of_task(task)
+        templates = stitched(task, realigned(task, select_templates(task, hits)), hits)
     except NoTemplateError as error:
         return Outcome(status="skipped", kind=error.kind, reason=str(error))
     sequences = [chain.sequence for chain in task.chains]
@@ -84,7 +91,7 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
             ],
             "invented": list(model.invented),
             "unmodelled": list(model.unmodelled),
-            "notes": _notes(task, model),
+            "notes": _notes(task, model, hits),
         },
     )
     facts = {
@@ -178,13 +185,13 @@ def _template_facts(template: ChainTemplate, sequence: str, chain: int, ranges: 
     }
 
 
-def _notes(task: FoldTask, model: Model) -> list[str]:
+def _notes(task: FoldTask, model: Model, hits: Hits) -> list[str]:
     """What a reader of the model must know, in whole sentences."""
     notes: list[str] = []
     if too_far(model.confidence):
         notes.append("The template is too distant: the fold itself may be wrong.")
-    for number, sequence in enumerate(chain.sequence for chain in task.chains):
-        name = chain_name(number)
+    for number, chain in enumerate(task.chains):
+        name, sequence = chain_name(number), chain.sequence
         replaced = sorted({letter for letter in sequence if standard_letter(letter) != letter})
         notes += [f"Chain {name}: {letter} was modelled as {standard_letter(letter)}." for letter in replaced]
         identity = _identity(model.templates[number][0], sequence)
@@ -202,7 +209,7 @@ def _notes(task: FoldTask, model: Model) -> list[str]:
         missing = [_residues(start, end) for start, end in model.unmodelled[number]]
         if missing:
             notes.append(f"Chain {name}: residues {', '.join(missing)} have no template and were left out.")
-        for start, end, hit in unplaced(task, number, model.backbones[number]):
+        for start, end, hit in unplaced(model.backbones[number], hits[chain]):
             notes.append(
                 f"Chain {name}: residues {_residues(start, end)} resemble {hit.entry} {hit.chain}, "
                 "but no template shows how they lie to the rest."

@@ -18,10 +18,10 @@ from snakefold.engines.template.building import Array
 from snakefold.engines.template.realign import realigned
 from snakefold.engines.template.templates import (
     ChainTemplate,
+    Hits,
     TemplateHit,
     chains_of_entry,
     expected_quality,
-    hits_of_chain,
     trust,
 )
 from snakefold.structures.compare import Superposition, superpose
@@ -65,30 +65,25 @@ class _Piece:
     gain: float
 
 
-def stitched(task: FoldTask, mains: Sequence[ChainTemplate]) -> tuple[tuple[ChainTemplate, ...], ...]:
+def stitched(task: FoldTask, mains: Sequence[ChainTemplate], hits: Hits) -> tuple[tuple[ChainTemplate, ...], ...]:
     """Every chain's templates, the main one first, then those that give what it lacks, in its frame."""
     sequences = [chain.sequence for chain in task.chains]
     bases = [copy_backbone(sequence, [main]) for sequence, main in zip(sequences, mains, strict=True)]
-    known: dict[ChainInputs, list[TemplateHit]] = {}
     result: list[tuple[ChainTemplate, ...]] = []
     for number, (chain, main) in enumerate(zip(task.chains, mains, strict=True)):
-        if chain not in known:
-            known[chain] = hits_of_chain(task, chain)
         others = [base.atoms[base.modelled, 1] for index, base in enumerate(bases) if index != number]
         surroundings = np.concatenate([*others, np.zeros((0, 3))])
-        templates = _completed(task, chain, main, bases[number], known[chain], surroundings)
+        templates = _completed(task, chain, main, bases[number], hits[chain], surroundings)
         bases[number] = copy_backbone(chain.sequence, templates)
         result.append(templates)
     return tuple(result)
 
 
-def unplaced(task: FoldTask, number: int, backbone: Backbone) -> Iterator[tuple[int, int, TemplateHit]]:
-    """Long ranges (half-open) that chain `number` lacks although a hit covers them, and the best such hit of each.
+def unplaced(backbone: Backbone, hits: Sequence[TemplateHit]) -> Iterator[tuple[int, int, TemplateHit]]:
+    """Long ranges (half-open) that a chain lacks although a hit covers them, and the best such hit of each.
 
     They are domains of which no template shows how they lie to the rest.
     """
-    chain = task.chains[number]
-    hits = hits_of_chain(task, chain)
     for start, end in _defects(backbone):
         best: tuple[float, int, int, TemplateHit] | None = None
         for hit in hits:
@@ -223,12 +218,7 @@ def _loop(base: Backbone, other: Backbone, start: int, end: int, worth: float) -
     if rmsd > _LOOP_RMSD or posterior < _LEAST_POSTERIOR:
         return None
     gain = (end - start + 1) * posterior * worth * (1 - 0.5 * rmsd / _LOOP_RMSD)
-    return _Piece(
-        start=start - _overlap(base, other, placed, start, -1),
-        end=end + _overlap(base, other, placed, end, 1),
-        placed=placed,
-        gain=gain,
-    )
+    return _joined(base, other, start, end, placed, gain)
 
 
 def _end_or_domain(base: Backbone, other: Backbone, start: int, end: int, worth: float) -> _Piece | None:
@@ -246,6 +236,11 @@ def _end_or_domain(base: Backbone, other: Backbone, start: int, end: int, worth:
     if rmsd > _DOMAIN_RMSD:
         return None
     gain = float(other.posterior[wanted].sum()) * worth * (1 - 0.5 * rmsd / _DOMAIN_RMSD)
+    return _joined(base, other, start, end, placed, gain)
+
+
+def _joined(base: Backbone, other: Backbone, start: int, end: int, placed: Superposition, gain: float) -> _Piece:
+    """The piece, lengthened on either side to where it joins best."""
     return _Piece(
         start=start - _overlap(base, other, placed, start, -1),
         end=end + _overlap(base, other, placed, end, 1),

@@ -61,6 +61,10 @@ class ChainTemplate:
     gives: tuple[tuple[int, int], ...] = ()
 
 
+Hits = Mapping[ChainInputs, list[TemplateHit]]
+"""The hits of each different chain of a task."""
+
+
 class NoTemplateError(Exception):
     """Nothing to model on. `kind` is "no_template" or "no_complex_template"; the text is the reason for the user."""
 
@@ -151,13 +155,17 @@ def hits_of_given(chain: ChainInputs, path: Path) -> list[TemplateHit]:
     ]
 
 
-def hits_of_chain(task: FoldTask, chain: ChainInputs) -> list[TemplateHit]:
-    """The hits of one chain of the task that align enough of it: with the user's own template, or as searched.
+def hits_of_task(task: FoldTask) -> Hits:
+    """The hits that align enough of a chain: with the user's own template, or as searched.
 
     Raises MemberError if they cannot be read.
     """
-    found = read_hits(chain.templates) if task.template is None else hits_of_given(chain, task.template)
-    return [hit for hit in found if len(hit.alignment) >= _MIN_ALIGNED]
+    hits: dict[ChainInputs, list[TemplateHit]] = {}
+    for chain in task.chains:
+        if chain not in hits:
+            found = read_hits(chain.templates) if task.template is None else hits_of_given(chain, task.template)
+            hits[chain] = [hit for hit in found if len(hit.alignment) >= _MIN_ALIGNED]
+    return hits
 
 
 def chains_of_entry(sequence: str, hits: Sequence[TemplateHit], entry: str) -> list[ChainTemplate]:
@@ -188,7 +196,7 @@ def trust(identity: float) -> float:
     return float(1 / (1 + (core_rmsd / 3.0) ** 2))
 
 
-def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
+def select_templates(task: FoldTask, hits_of: Hits) -> tuple[ChainTemplate, ...]:
     """The template of every chain of the target, all from one entry and, for complexes, from one assembly of it.
 
     A monomer takes the chain of the best expected quality. A complex takes the best entry whose assembly (or asymmetric
@@ -201,7 +209,7 @@ def select_templates(task: FoldTask) -> tuple[ChainTemplate, ...]:
     for number, chain in enumerate(task.chains):
         if chain.sequence in hits:
             continue
-        found = hits_of_chain(task, chain)
+        found = hits_of[chain]
         if not found:
             name = f"chain {number + 1} ({len(chain.sequence)} residues)"
             if task.template is not None:
