@@ -102,6 +102,13 @@ def _add_databases(parser: argparse.ArgumentParser) -> None:
     download.add_argument("--manifest", type=Path, help="default: <databases folder>/<database>/manifest.json")
     download.add_argument("--log", type=Path)
     _set(download, _databases_download)
+    sync = commands.add_parser("sync", help="bring databases into the bucket, by a job on AWS Batch")
+    sync.add_argument("databases", nargs="*", metavar="DATABASE", help="default: those of the preset")
+    sync.add_argument("--preset", help="all databases of this one (default: the config's)")
+    sync.add_argument("--read", action="store_true", help="read every byte that is there, and mend what is damaged")
+    sync.add_argument("--queue", metavar="NAME", help="default: the cheapest on demand that has the disk")
+    sync.add_argument("--here", action="store_true", help="do it on this machine, as the job does")
+    _set(sync, _databases_sync)
 
 
 def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -274,6 +281,38 @@ def _databases_download(options: argparse.Namespace) -> None:
     registry = relocated(Path(config.registry))
     plain = workflow.CONFIG_VARIABLE in os.environ
     obtain(options.database, config, registry=registry, manifest=options.manifest, log=options.log, plain=plain)
+
+
+def _databases_sync(options: argparse.Namespace) -> int:
+    from snakefold.away import sync
+    from snakefold.away.run import open_run
+    from snakefold.fleet import load_fleet
+
+    if options.databases and options.preset:
+        raise SnakefoldError("--preset: names databases, and so do you; give one or the other")
+    wanted = sync.wanted(options.databases, options.preset, options.config, load_fleet(sync.RUN).prefix)
+    place = wanted.config.databases.folder
+    if options.here:
+        sync.sync_here(wanted, read=options.read)
+        return 0
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    run = open_run(sync.RUN)
+    job = sync.sync(run, wanted, options.config, read=options.read, queue=options.queue, say=say)
+    if job is None:
+        print(f"{place}: nothing to do, {len(wanted.databases)} databases are there and whole")
+        return 0
+    try:
+        sync.watch(run, job, say)
+    except KeyboardInterrupt:
+        print(f"\n{sync.how_to_go_on()}", file=sys.stderr)
+        return INTERRUPTED
+    if sync.lacking(wanted, say):
+        raise SnakefoldError(f"{place}: the job succeeded, but not all is there; run the same command again")
+    print(f"{place}: {len(wanted.databases)} databases are there and whole")
+    return 0
 
 
 def _take_inputs(options: argparse.Namespace) -> None:
