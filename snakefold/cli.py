@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     retry.add_argument("--run", metavar="NAME", help="of a run on AWS: its name (default: $SNAKEFOLD_RUN or default)")
     _set(retry, _retry)
 
+    doctor = commands.add_parser("doctor", help="what would keep a run from working, here or on AWS, and what to do")
+    doctor.add_argument("--profile", choices=["aws-batch"], help="look at the AWS account: as in Snakemake's --profile")
+    doctor.add_argument("--run", metavar="NAME", help="of a run on AWS: its name (default: $SNAKEFOLD_RUN or default)")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    _set(doctor, _doctor)
+
     _add_away(commands)
 
     _add_store(commands.add_parser("store", help="look after the store of results"))
@@ -226,6 +232,21 @@ def _retry(options: argparse.Namespace) -> None:
         prefix = run.place.prefix
     withdrawn = conclusion.withdraw_failures(workflow.of_this_job(options.config, prefix))
     print(f"{withdrawn} results withdrawn; run the workflow again")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from snakefold.doctor.findings import as_json, as_text, is_well
+
+    if options.profile:
+        from snakefold.doctor.account import examine_account
+
+        findings = examine_account(options.run, options.config)
+    else:
+        from snakefold.doctor.machine import examine_machine
+
+        findings = examine_machine(options.config)
+    print(as_json(findings) if options.json else as_text(findings))
+    return 0 if is_well(findings) else 1
 
 
 def _store_stat(options: argparse.Namespace) -> None:

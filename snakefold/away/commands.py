@@ -38,7 +38,9 @@ def add_to(commands: Any, *, with_config: Callable[[argparse.ArgumentParser, Com
     about = "write the fleet file from Terraform's outputs"
     config = commands.add_parser("aws-config", help=about, description=about)
     source = config.add_mutually_exclusive_group()
-    source.add_argument("--terraform", type=Path, metavar="FOLDER", help="of the root module (default: infra/terraform)")
+    source.add_argument(
+        "--terraform", type=Path, metavar="FOLDER", help="of the root module (default: infra/terraform)"
+    )
     source.add_argument("--from", dest="file", metavar="FILE", help="what `terraform output -json` printed; - is stdin")
     config.add_argument("--force", action="store_true", help="overwrite a fleet file that was edited")
     config.set_defaults(command=_aws_config)
@@ -140,4 +142,6 @@ def _aws_config(options: argparse.Namespace) -> None:
         _say(f"  {line}")
     for note in written.notes:
         _say(note)
-    _tell(f"{path}: {'written' if written.written else 'is up to date'}; `python -m snakefold doctor --profile aws-batch`")
+    _tell(
+        f"{path}: {'written' if written.written else 'is up to date'}; `python -m snakefold doctor --profile aws-batch`"
+    )
