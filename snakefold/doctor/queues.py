@@ -196,8 +196,8 @@ def _quotas(fleet: Fleet, ask: Ask) -> Iterator[Finding]:
         text = f"{quota.name}: {value:g} vCPU"
         remedy = (
             f"{names} may start machines of {largest}: `aws service-quotas request-service-quota-increase "
-            f"--service-code ec2 --quota-code {quota.code} --desired-value {largest} --region {fleet.region}`, or more; "
-            "it may take days"
+            f"--service-code ec2 --quota-code {quota.code} --desired-value {largest} --region {fleet.region}` "
+            "(or more; it may take days)"
         )
         if value >= largest:
             yield Finding(check="quotas", level="ok", text=text)
