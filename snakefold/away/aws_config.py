@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakefold.errors import FaultsError, SnakefoldError
 from snakefold.files import write_text
 from snakefold.fleet import check_content
-from snakemake_executor_plugin_aws_batch_fleet.fleet import parse_fleet
+from snakemake_executor_plugin_aws_batch_fleet.fleet import Fleet, Queue, parse_fleet
 
 TERRAFORM = Path("infra/terraform")
 """The root module whose outputs are read by default."""
@@ -51,7 +51,8 @@ def outputs_of_terraform(folder: Path) -> tuple[Mapping[str, Any], str]:
         ) from None
     if result.returncode:
         why = " ".join(result.stderr.replace("│", " ").replace("╷", " ").replace("╵", " ").split())
-        raise SnakefoldError(f"{folder}: terraform says: {why[:300]}; `terraform -chdir={folder} init`, then again")
+        why = why.partition("Error: ")[2] or why
+        raise SnakefoldError(f"{folder}: terraform says: {why[:200]}; `terraform -chdir={folder} init`, then again")
     outputs = json.loads(result.stdout)
     if not outputs:
         raise SnakefoldError(
@@ -142,6 +143,10 @@ def _content(outputs: Mapping[str, Any], source: str, recorded: Mapping[str, str
                 f"`python -m containers.build {name} --push {repository}`, then `make aws-config`"
             )
     content["images"] = images
+    # Terraform sorts keys by name; a reader begins with region and bucket.
+    content = _ordered(content, ("region", "bucket", *Fleet.model_fields))
+    if isinstance(content.get("queues"), list):
+        content["queues"] = [_ordered(queue, Queue.model_fields) for queue in content.pop("queues")]
     try:
         parse_fleet(content, source)
     except WorkflowError as error:
@@ -154,6 +159,13 @@ def _value(outputs: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     found = outputs.get(name)
     value = found.get("value") if isinstance(found, dict) else None
     return value if isinstance(value, dict) else None
+
+
+def _ordered(value: Any, keys: Iterable[str]) -> Any:
+    """A mapping with these keys first."""
+    if not isinstance(value, dict):
+        return value
+    return {key: value[key] for key in dict.fromkeys((*keys, *value)) if key in value}
 
 
 def _without_nulls(value: Any) -> Any:

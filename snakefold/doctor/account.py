@@ -172,6 +172,14 @@ def _identify(place: Place, fleet: Fleet, clients: Clients, found: list[Finding]
     except WorkflowError as error:
         say("credentials", "fault", str(error))
         return None
+    except DeniedError as error:
+        say(
+            "credentials",
+            "fault",
+            f"AWS denies {error.right}, which nobody needs a right for",
+            "ask who runs the account",
+        )
+        return None
     except ClientError as error:
         if (skew := _skew(error.response)) is not None and abs(skew) >= _SKEW_FAULT:
             found.append(_clock(skew))

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 
 from snakefold.cli import main
-from snakefold.doctor.account import Clients, examine_account
+from snakefold.doctor.account import Account, Clients, _rights, examine_account
 from snakefold.doctor.findings import Finding
 from snakefold.doctor.machine import examine_machine
 from snakefold.doctor.queues import queue_checks
 from snakefold.doctor.quotas import quota_of
+from snakefold.fleet import load_fleet as load_place
 from snakemake_executor_plugin_aws_batch_fleet.fleet import Fleet
 from tests.conftest import ROOT
 from tests.fake_aws import FakeAws
@@ -279,6 +280,40 @@ def test_a_quota_too_small_for_a_queue_says_which_and_how_to_raise_it(aws: FakeA
 def test_each_family_counts_to_its_quota(instance: str, on_demand: str | None, spot: str | None) -> None:
     found = [quota_of(instance, spot=each) for each in (False, True)]
     assert [quota and quota.code for quota in found] == [on_demand, spot]
+
+
+# Rights: moto has no simulator either.
+
+
+@pytest.mark.parametrize(("decision", "level"), [("allowed", "ok"), ("implicitDeny", "warning")])
+def test_who_may_not_pass_a_role_is_told(
+    aws: FakeAws, examine: Examine, fleet: dict[str, Any], decision: str, level: str
+) -> None:
+    examine()
+    clients = Clients("eu-west-1")
+    iam = boto3.client("iam", region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")
+    clients._clients["iam", "eu-west-1"] = iam
+    role = {
+        "Path": "/people/",
+        "RoleName": "developer",
+        "RoleId": "A" * 16,
+        "CreateDate": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    role["Arn"] = arn = "arn:aws:iam::123456789012:role/people/developer"
+    caller = "arn:aws:sts::123456789012:assumed-role/developer/me"
+    table = Fleet.model_validate(fleet)
+    account = Account(place=load_place(), fleet=table, clients=clients, id="123456789012", caller=caller)
+    allowed = {"EvalActionName": "batch:SubmitJob", "EvalResourceName": "*", "EvalDecision": "allowed"}
+    asked = {"EvalActionName": "iam:PassRole", "EvalResourceName": fleet["job_role_arn"], "EvalDecision": decision}
+    with Stubber(iam) as stub:
+        stub.add_response("get_role", {"Role": role}, {"RoleName": "developer"})
+        expected = {"PolicySourceArn": arn, "ActionNames": ANY}
+        stub.add_response("simulate_principal_policy", {"EvaluationResults": [allowed]}, expected)
+        expected = {**expected, "ResourceArns": [fleet["job_role_arn"]], "ContextEntries": ANY}
+        stub.add_response("simulate_principal_policy", {"EvaluationResults": [asked]}, expected)
+        (finding,) = _rights(account)
+    assert finding.level == level
+    assert (f"iam:PassRole of {fleet['job_role_arn']}" in finding.text) == (level == "warning")
 
 
 # This machine
