@@ -456,7 +456,8 @@ class _PartsUpload:
         except (ValueError, KeyError, TypeError):
             pass  # somebody else's object: written over
         except ClientError as error:
-            if _code(error) not in _MISSING and _code(error) != "NoSuchUpload":
+            # Who may not list parts sends them all.
+            if _code(error) not in {*_MISSING, *_DENIED, "NoSuchUpload"}:
                 raise
         answer = self._client.create_multipart_upload(
             **self._place, ChecksumAlgorithm="SHA256", Metadata={"sha256": self._sha256}

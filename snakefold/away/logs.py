@@ -16,6 +16,10 @@ _SECONDS_BETWEEN_LOOKS = 3.0
 _ENDED = ("SUCCEEDED", "FAILED")
 
 
+class NoLogYetError(SnakefoldError):
+    """CloudWatch does not know a stream: its job has said nothing yet, or the log group is wrong."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LogSource:
     """A job whose log is wanted, with all that AWS Batch knows of it."""
@@ -91,11 +95,15 @@ def follow(run: Run, source: LogSource, lines: int, say: Callable[[str], None]) 
     stream: str | None = None
     while True:
         if source.stream is not None and source.stream != stream:
-            first = stream is None
-            stream = source.stream
-            begun, token = tail(run, source, lines if first else _PAGE)
-            for line in begun:
-                say(line)
+            try:
+                begun, token = tail(run, source, lines if stream is None else _PAGE)
+            except NoLogYetError:
+                if source.state in _ENDED:
+                    raise
+            else:
+                stream = source.stream
+                for line in begun:
+                    say(line)
         elif stream is not None:
             token = _say_new(run, source, stream, token, say)
         if source.state in _ENDED:
@@ -129,7 +137,7 @@ def _events(run: Run, source: LogSource, stream: str, **request: Any) -> Any:
             return run.aws.client("logs").get_log_events(logGroupName=group, logStreamName=stream, **request)
         except Exception as error:
             if error_code(error) == "ResourceNotFoundException":
-                raise SnakefoldError(
+                raise NoLogYetError(
                     f"job {source.job_id} ({source.state}): its log {stream} is not in group {group} (yet); if it "
                     "stays away, see that log_group in the fleet file is right"
                 ) from None

@@ -68,11 +68,11 @@ class RemoteDatabase:
         try:
             content, written = self.folder.read(MANIFEST_NAME)
         except S3MissingError:  # anything else, such as no bucket, must be known before hours of downloading
-            return Holding(reason="it is not there, or half of it")
+            return Holding(reason="not there, or only in part")
         try:
             manifest = parse_manifest(content, self.folder.url(MANIFEST_NAME))
         except SnakefoldError:
-            return Holding(reason="its manifest is damaged")
+            return Holding(reason="the manifest is damaged")
         if _agreeing(manifest, wanted) is None:
             reason = f"version {manifest.version} is there, the registry asks for {wanted.version} or other files"
             return Holding(manifest=manifest, reason=reason)

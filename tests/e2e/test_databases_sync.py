@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,6 +18,7 @@ from tests.conftest import environment
 from tests.e2e.aws import BUCKET, AwsClone
 from tests.unit.databases_server import FileServer
 
+ROLE = "arn:aws:iam::123456789012:role/databases"
 CONTENT = random.Random(5).randbytes(48 << 20)
 
 
@@ -51,8 +54,12 @@ def served_registry(clone: AwsClone, server: FileServer) -> list[str]:
     return ["served", "--config", f"databases={{registry: {registry}}}"]
 
 
-def test_a_preset_comes_by_a_job_once_and_damage_is_mended(aws_clone: AwsClone) -> None:
+def test_a_preset_comes_by_a_job_once_and_damage_is_mended(aws_clone: AwsClone, tmp_path: Path) -> None:
     account = aws_clone.account
+    fleet = {**yaml.safe_load((account.folder / "fleet.yaml").read_text()), "database_role_arn": ROLE}
+    (tmp_path / "fleet.yaml").write_text(yaml.safe_dump(fleet))
+    variables = {**aws_clone.variables, "SNAKEFOLD_FLEET": str(tmp_path / "fleet.yaml")}
+    aws_clone = replace(aws_clone, variables=variables)
     client = account.aws.client("s3")
     for key in account.objects(".snakefold/databases/mini_"):  # by other tests of this account
         client.delete_object(Bucket=BUCKET, Key=key)
@@ -61,7 +68,7 @@ def test_a_preset_comes_by_a_job_once_and_damage_is_mended(aws_clone: AwsClone) 
     assert "4 databases are there and whole" in output
     assert "[mini_templates] 22 files, 1.0 MB: all there, with the digests of the manifest" in output
     (job,) = jobs(aws_clone)[earlier:]
-    assert job["status"] == "SUCCEEDED"
+    assert (job["status"], job["container"]["jobRoleArn"]) == ("SUCCEEDED", ROLE)
     manifest = json.loads(account.text(".snakefold/databases/mini_templates/manifest.json"))
     assert {f".snakefold/databases/mini_templates/{name}" for name in (*manifest["files"], "manifest.json")} == set(
         account.objects(".snakefold/databases/mini_templates/")
