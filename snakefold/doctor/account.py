@@ -35,8 +35,6 @@ _SKEW_WARNING = 60
 _SKEW_FAULT = 240
 """Seconds. AWS refuses requests signed five minutes (S3: fifteen) from its own time."""
 
-_ACTIONS = ("batch:SubmitJob", "batch:TerminateJob", "batch:RegisterJobDefinition", "batch:ListJobs")
-
 
 class DeniedError(Exception):
     """AWS does not let us look."""
@@ -341,7 +339,18 @@ def _rights(account: Account) -> Iterator[Finding]:
     fleet = account.fleet
     passed = {fleet.job_role_arn, fleet.execution_role_arn, fleet.controller_role_arn, fleet.database_role_arn}
     roles = sorted(each for each in passed if each)
-    questions: list[dict[str, Any]] = [{"ActionNames": list(_ACTIONS)}]
+    # A policy that names resources allows nothing of `*`: each action is asked for what a run would do it to.
+    here = f"{arn.split(':')[0]}:{arn.split(':')[1]}:batch:{fleet.region}:{account.id}"
+    definition = f"{here}:job-definition/snakemake-{'0' * 24}"
+    questions: list[dict[str, Any]] = [
+        {"ActionNames": ["batch:ListJobs", "batch:DescribeJobs"]},
+        {"ActionNames": ["batch:RegisterJobDefinition"], "ResourceArns": [definition]},
+        {"ActionNames": ["batch:TerminateJob"], "ResourceArns": [f"{here}:job/{uuid.uuid4()}"]},
+        {
+            "ActionNames": ["batch:SubmitJob"],
+            "ResourceArns": [*(f"{here}:job-queue/{queue.name}" for queue in fleet.queues), definition],
+        },
+    ]
     if roles:
         context = {
             "ContextKeyName": "iam:PassedToService",
@@ -357,7 +366,7 @@ def _rights(account: Account) -> Iterator[Finding]:
                 resource = each.get("EvalResourceName", "*")
                 denied.append(each["EvalActionName"] + (f" of {resource}" if resource != "*" else ""))
     if denied:
-        # A policy may allow them for some resources only, or under conditions that the simulator is not told.
+        # A policy may ask for conditions that the simulator is not told.
         text = f"IAM's simulator says that you lack {', '.join(denied)}"
         yield Finding(
             check="rights", level="warning", text=text, remedy="attach the submitter's policy if a run is refused"

@@ -309,6 +309,9 @@ def test_who_may_not_pass_a_role_is_told(
         stub.add_response("get_role", {"Role": role}, {"RoleName": "developer"})
         expected = {"PolicySourceArn": arn, "ActionNames": ANY}
         stub.add_response("simulate_principal_policy", {"EvaluationResults": [allowed]}, expected)
+        expected = {**expected, "ResourceArns": ANY}
+        for _ in ("RegisterJobDefinition", "TerminateJob", "SubmitJob"):
+            stub.add_response("simulate_principal_policy", {"EvaluationResults": [allowed]}, expected)
         expected = {**expected, "ResourceArns": [fleet["job_role_arn"]], "ContextEntries": ANY}
         stub.add_response("simulate_principal_policy", {"EvaluationResults": [asked]}, expected)
         (finding,) = _rights(account)
