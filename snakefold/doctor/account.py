@@ -7,7 +7,7 @@ one small object of the run's prefix, which is written, read and deleted.
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -31,6 +31,7 @@ from snakemake_executor_plugin_aws_batch_fleet.fleet import DEFAULT_LOG_GROUP, F
 from snakemake_executor_plugin_aws_batch_fleet.fleet import load_fleet as load_table
 
 _DENIED = frozenset(("AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "403"))
+_NO_BUCKET = ("404", "NoSuchBucket")
 _SKEW_WARNING = 60
 _SKEW_FAULT = 240
 """Seconds. AWS refuses requests signed five minutes (S3: fifteen) from its own time."""
@@ -67,9 +68,16 @@ class Clients:
         self._session: Any = None
 
     def ask(
-        self, service: str, operation: str, *, right: str | None = None, region: str | None = None, **arguments: Any
+        self,
+        service: str,
+        operation: str,
+        *,
+        right: str | None = None,
+        absent: Collection[str] = (),
+        region: str | None = None,
+        **arguments: Any,
     ) -> Any:
-        """Call an operation, such as `batch`, `DescribeJobQueues`.
+        """Call an operation, such as `batch`, `DescribeJobQueues`; None if the error's code is one of `absent`.
 
         Raises DeniedError with the `right` that it takes (by default named as the operation), and what botocore raises.
         """
@@ -79,6 +87,8 @@ class Clients:
         try:
             return getattr(client, xform_name(operation))(**arguments)
         except ClientError as error:
+            if error_code(error) in absent:
+                return None
             if error_code(error) in _DENIED:
                 raise DeniedError(right or f"{_PREFIXES.get(service, service)}:{operation}") from None
             raise
@@ -171,12 +181,7 @@ def _identify(place: Place, fleet: Fleet, clients: Clients, found: list[Finding]
         say("credentials", "fault", str(error))
         return None
     except DeniedError as error:
-        say(
-            "credentials",
-            "fault",
-            f"AWS denies {error.right}, which nobody needs a right for",
-            "ask who runs the account",
-        )
+        say("credentials", "fault", f"AWS denies {error.right}, which takes no right", "ask who runs the account")
         return None
     except ClientError as error:
         if (skew := _skew(error.response)) is not None and abs(skew) >= _SKEW_FAULT:
@@ -221,42 +226,33 @@ def _clock(skew: float) -> Finding:
 
 
 def _bucket(account: Account) -> Iterator[Finding]:
-    from botocore.exceptions import ClientError
-
-    name = account.fleet.bucket or ""
-    try:
-        answer = account.clients.ask("s3", "HeadBucket", right="s3:ListBucket", Bucket=name)
-    except ClientError as error:
-        if error_code(error) not in ("404", "NoSuchBucket"):
-            raise
+    name, own = account.fleet.bucket or "", account.fleet.region
+    answer = account.clients.ask("s3", "HeadBucket", right="s3:ListBucket", absent=_NO_BUCKET, Bucket=name)
+    if answer is None:
         remedy = "correct its name in the fleet file, or have it made (Terraform)"
         yield Finding(check="bucket", level="fault", text=f"there is no bucket {name}", remedy=remedy)
         return
-    region = answer.get("BucketRegion") or answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
-    if region and region != account.fleet.region:
-        text = f"{name} is in {region}, the queues are in {account.fleet.region}"
-        remedy = "use a bucket there: what crosses regions is slow and is charged for"
-        yield Finding(check="bucket", level="warning", text=text, remedy=remedy)
+    region = answer.get("BucketRegion") or answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region") or own
+    if region == own:
+        yield Finding(check="bucket", level="ok", text=f"{name}, in {region}")
     else:
-        yield Finding(check="bucket", level="ok", text=f"{name}, in {region or account.fleet.region}")
+        remedy = "use a bucket there: what crosses regions is slow and is charged for"
+        text = f"{name} is in {region}, the queues are in {own}"
+        yield Finding(check="bucket", level="warning", text=text, remedy=remedy)
 
 
 def _privacy(account: Account) -> Iterator[Finding]:
-    from botocore.exceptions import ClientError
-
     name = account.fleet.bucket or ""
-    try:
-        answer = account.clients.ask("s3", "GetPublicAccessBlock", right="s3:GetBucketPublicAccessBlock", Bucket=name)
-        settings = answer["PublicAccessBlockConfiguration"]
-    except ClientError as error:
-        if error_code(error) in ("404", "NoSuchBucket"):
-            return
-        if error_code(error) != "NoSuchPublicAccessBlockConfiguration":
-            raise
-        settings = {}
+    answer = account.clients.ask(
+        "s3",
+        "GetPublicAccessBlock",
+        right="s3:GetBucketPublicAccessBlock",
+        absent=(*_NO_BUCKET, "NoSuchPublicAccessBlockConfiguration"),
+        Bucket=name,
+    )
+    settings = answer["PublicAccessBlockConfiguration"] if answer else {}
     names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-    open_ones = [each for each in names if not settings.get(each)]
-    if open_ones:
+    if open_ones := [each for each in names if not settings.get(each)]:
         text = f"{name}: public access is not blocked ({', '.join(open_ones)} off)"
         remedy = "switch all four on: `aws s3api put-public-access-block`, unless the whole account blocks it"
         yield Finding(check="privacy", level="warning", text=text, remedy=remedy)
@@ -273,28 +269,26 @@ def _bucket_use(account: Account) -> Iterator[Finding]:
         ("read", "s3:GetObject", lambda: folder.read(name)),
         ("delete", "s3:DeleteObject", lambda: folder.delete([name])),
     )
+    well = True
     for what, right, step in steps:
         try:
             step()
         except S3Error as error:
+            well = False
             remedy = f"give your user or role {right} below {folder.url()}" if error.denied else ""
             text = f"you cannot {what} below {folder.url()}" if error.denied else str(error)
             yield Finding(check="bucket use", level="fault", text=text, remedy=remedy)
             if what == "write":
                 return
-            continue
-    else:
-        yield Finding(
-            check="bucket use", level="ok", text=f"you can write, read and delete below {account.place.prefix}"
-        )
+    if well:
+        text = f"you can write, read and delete below {account.place.prefix}"
+        yield Finding(check="bucket use", level="ok", text=text)
 
 
 # Roles
 
 
 def _roles(account: Account) -> Iterator[Finding]:
-    from botocore.exceptions import ClientError
-
     fleet = account.fleet
     roles = {
         "job_role_arn": fleet.job_role_arn,
@@ -312,15 +306,12 @@ def _roles(account: Account) -> Iterator[Finding]:
     for arn, keys in named.items():
         name = arn.rpartition("/")[2]
         what = f"{name} ({', '.join(keys)})"
-        try:
-            role = account.clients.ask("iam", "GetRole", RoleName=name)["Role"]
-        except ClientError as error:
-            if error_code(error) != "NoSuchEntity":
-                raise
+        answer = account.clients.ask("iam", "GetRole", absent=("NoSuchEntity",), RoleName=name)
+        if answer is None:
             remedy = "correct the fleet file (`make aws-config`)"
             yield Finding(check="roles", level="fault", text=f"there is no role {what}", remedy=remedy)
             continue
-        if "ecs-tasks.amazonaws.com" in str(role.get("AssumeRolePolicyDocument")):
+        if "ecs-tasks.amazonaws.com" in str(answer["Role"].get("AssumeRolePolicyDocument")):
             yield Finding(check="roles", level="ok", text=what)
         else:
             remedy = "let ecs-tasks.amazonaws.com assume it"
@@ -391,21 +382,17 @@ def _log_group(account: Account) -> Iterator[Finding]:
 
 
 def _events(account: Account) -> Iterator[Finding]:
-    from botocore.exceptions import ClientError
-
     url = account.fleet.events_queue_url
     if url is None:
         yield Finding(check="events", level="ok", text="no events queue: jobs are asked for every few seconds")
         return
-    try:
-        account.clients.ask("sqs", "GetQueueAttributes", QueueUrl=url, AttributeNames=["QueueArn"])
-    except ClientError as error:
-        if "NonExistentQueue" not in error_code(error) and "QueueDoesNotExist" not in error_code(error):
-            raise
+    missing = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
+    answer = account.clients.ask("sqs", "GetQueueAttributes", absent=missing, QueueUrl=url, AttributeNames=["QueueArn"])
+    if answer is None:
         remedy = "correct events_queue_url in the fleet file, or take it out"
         yield Finding(check="events", level="fault", text=f"there is no queue {url}", remedy=remedy)
-        return
-    yield Finding(check="events", level="ok", text=url.rpartition("/")[2])
+    else:
+        yield Finding(check="events", level="ok", text=url.rpartition("/")[2])
 
 
 # Databases

@@ -8,13 +8,11 @@ from snakefold.away.aws_config import recorded_images
 from snakefold.doctor.findings import Check, Finding
 from snakefold.doctor.queues import Ask
 from snakefold.errors import SnakefoldError
-from snakemake_executor_plugin_aws_batch_fleet.aws import error_code
 from snakemake_executor_plugin_aws_batch_fleet.fleet import Fleet
 
 _IN_ECR = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.[a-z.]+/(?P<name>[^@:]+)(:(?P<tag>[^@]+))?(@(?P<digest>.+))?"
 )
-_MISSING = frozenset(("ImageNotFoundException", "RepositoryNotFoundException"))
 
 
 def image_checks(fleet: Fleet, ask: Ask) -> dict[str, Check]:
@@ -36,25 +34,21 @@ def _images(fleet: Fleet, ask: Ask) -> Iterator[Finding]:
 
 
 def _image(name: str, reference: str, ask: Ask) -> Finding:
-    from botocore.exceptions import ClientError
-
     place = _IN_ECR.fullmatch(reference)
     if place is None:
         text = f"{name}: {reference} is not in ECR: nobody can be asked whether it is there"
         return Finding(check="images", level="warning", text=text, remedy="see that the machines can pull it")
     identity = {"imageDigest": place["digest"]} if place["digest"] else {"imageTag": place["tag"] or "latest"}
-    try:
-        ask(
-            "ecr",
-            "DescribeImages",
-            region=place["region"],
-            registryId=place["account"],
-            repositoryName=place["name"],
-            imageIds=[identity],
-        )
-    except ClientError as error:
-        if error_code(error) not in _MISSING:
-            raise
+    answer = ask(
+        "ecr",
+        "DescribeImages",
+        region=place["region"],
+        absent=("ImageNotFoundException", "RepositoryNotFoundException"),
+        registryId=place["account"],
+        repositoryName=place["name"],
+        imageIds=[identity],
+    )
+    if answer is None:
         remedy = f"push it (`python -m containers.build {name} --push REPOSITORY`), then `make aws-config`"
         return Finding(check="images", level="fault", text=f"{name}: ECR does not have {reference}", remedy=remedy)
     if not place["digest"]:

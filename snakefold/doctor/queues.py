@@ -7,7 +7,6 @@ from typing import Any
 
 from snakefold.doctor.findings import Check, Finding
 from snakefold.doctor.quotas import Quota, quota_of
-from snakemake_executor_plugin_aws_batch_fleet.aws import error_code
 from snakemake_executor_plugin_aws_batch_fleet.fleet import Fleet, Queue
 
 Ask = Callable[..., Any]
@@ -85,12 +84,12 @@ def _faults_of_queue(
 ) -> list[tuple[str, str]]:
     """What keeps the queue from taking and running jobs."""
     faults = []
-    if there["state"] != "ENABLED" or there["status"] != "VALID":
+    if not _works(there):
         reason = f" ({there['statusReason']})" if there.get("statusReason") else ""
         faults.append(
             (f"is {there['state']} and {there['status']}{reason}", "enable it, or take it out of the fleet file")
         )
-    usable = [each for each in environments if each["state"] == "ENABLED" and each["status"] == "VALID"]
+    usable = [each for each in environments if _works(each)]
     for each in environments:
         if each not in usable:
             reason = f" ({each['statusReason']})" if each.get("statusReason") else ""
@@ -117,6 +116,11 @@ def _faults_of_queue(
         )
         faults.append((text, remedy))
     return faults
+
+
+def _works(thing: Mapping[str, Any]) -> bool:
+    """Whether a queue or compute environment takes jobs; while it is updated, it does."""
+    return thing["state"] == "ENABLED" and thing["status"] in ("VALID", "UPDATING")
 
 
 def _false_claims(queue: Queue, environments: Sequence[Mapping[str, Any]], ask: Ask) -> list[tuple[str, str]]:
@@ -207,14 +211,9 @@ def _quotas(fleet: Fleet, ask: Ask) -> Iterator[Finding]:
 
 def _value(quota: Quota, ask: Ask) -> float | None:
     """The quota in vCPU; AWS's default where the account never had another."""
-    from botocore.exceptions import ClientError
-
     for operation in ("GetServiceQuota", "GetAWSDefaultServiceQuota"):
-        try:
-            answer = ask("service-quotas", operation, ServiceCode="ec2", QuotaCode=quota.code)
-        except ClientError as error:
-            if error_code(error) != "NoSuchResourceException":
-                raise
-            continue
-        return float(answer["Quota"]["Value"])
+        unchanged = ("NoSuchResourceException",)
+        answer = ask("service-quotas", operation, absent=unchanged, ServiceCode="ec2", QuotaCode=quota.code)
+        if answer is not None:
+            return float(answer["Quota"]["Value"])
     return None

@@ -164,10 +164,13 @@ def test_a_right_that_lacks_is_a_warning_and_stops_nothing_else(
     assert {"credentials", "events"} <= {each.check for each in found if each.level == "ok"}
 
 
-def test_who_may_not_write_to_the_bucket_is_told_which_right(aws: FakeAws, examine: Examine) -> None:
-    aws.faults([{"kind": "access_denied", "service": "s3", "operation": "PutObject"}])
-    finding = the(examine(), "bucket use", "fault")
-    assert "s3:PutObject below s3://fake-bucket/runs/doctored" in finding.remedy
+@pytest.mark.parametrize("right", ["PutObject", "GetObject", "DeleteObject"])
+def test_who_may_not_use_the_bucket_is_told_which_right(aws: FakeAws, examine: Examine, right: str) -> None:
+    operation = "DeleteObjects" if right == "DeleteObject" else right
+    aws.faults([{"kind": "access_denied", "service": "s3", "operation": operation, "key": "fake-bucket*"}])
+    (finding,) = of(examine(), "bucket use")
+    assert finding.level == "fault"
+    assert f"s3:{right} below s3://fake-bucket/runs/doctored" in finding.remedy
 
 
 def test_without_credentials_there_is_one_line(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +246,8 @@ def quotas(aws: FakeAws, fleet: dict[str, Any], values: dict[str, float | None])
             if value is None and operation == "GetServiceQuota":
                 stub.add_client_error(method, "NoSuchResourceException")
             else:
-                stub.add_response(method, {"Quota": {"Value": value or 0.0}}, arguments)
+                expected = {"ServiceCode": "ec2", "QuotaCode": arguments["QuotaCode"]}
+                stub.add_response(method, {"Quota": {"Value": value or 0.0}}, expected)
             clients._clients["service-quotas", "eu-west-1"] = stubbed
             return clients.ask(service, operation, **arguments)
 
