@@ -13,7 +13,8 @@ from snakemake_executor_plugin_aws_batch_fleet.aws import error_code
 _PAGE = 10_000
 """Events that one call gives at most."""
 _SECONDS_BETWEEN_LOOKS = 3.0
-_ENDED = ("SUCCEEDED", "FAILED")
+ENDED = ("SUCCEEDED", "FAILED")
+"""States of a job that has ended."""
 
 
 class NoLogYetError(SnakefoldError):
@@ -98,7 +99,7 @@ def follow(run: Run, source: LogSource, lines: int, say: Callable[[str], None]) 
             try:
                 begun, token = tail(run, source, lines if stream is None else _PAGE)
             except NoLogYetError:
-                if source.state in _ENDED:
+                if source.state in ENDED:
                     raise
             else:
                 stream = source.stream
@@ -106,9 +107,9 @@ def follow(run: Run, source: LogSource, lines: int, say: Callable[[str], None]) 
                     say(line)
         elif stream is not None:
             token = _say_new(run, source, stream, token, say)
-        if source.state in _ENDED:
+        if source.state in ENDED:
             if stream is None:
-                raise SnakefoldError(_no_log(source))
+                raise NoLogYetError(_no_log(source))
             _say_new(run, source, stream, token, say)
             return source.state
         time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -4,6 +4,7 @@ The job belongs to a run of its own name, so that `status`, `logs` and `stop` kn
 for one of its jobs.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from snakefold import workflow
 from snakefold.away.jobs import BatchJob, describe, list_jobs
-from snakefold.away.logs import LogSource, follow
+from snakefold.away.logs import ENDED, LogSource, NoLogYetError, follow
 from snakefold.away.pack import pack_files
 from snakefold.away.run import COMMAND, Run
 from snakefold.away.submit import safest_queue, send, submit
@@ -151,23 +152,31 @@ def sync(
 def watch(run: Run, job_id: str, say: Callable[[str], None]) -> None:
     """Say what the job says until it has ended. Raises SnakefoldError if it failed."""
     told = ""
-    while True:
-        described = describe(run, job_id)
-        if described is None:
-            raise SnakefoldError(f"job {job_id}: AWS Batch does not know it any more; run the same command again")
-        source = LogSource(job_id=job_id, rule=RULE, described=described)
-        if source.stream is not None and source.state in ("RUNNING", "SUCCEEDED", "FAILED"):
-            break
-        if source.state == "FAILED":
-            raise SnakefoldError(_failure(source))
-        now = f"{source.state}{': ' if described.get('statusReason') else ''}{described.get('statusReason') or ''}"
+    source = _job(run, job_id)
+    while source.state not in ("RUNNING", *ENDED):
+        why = source.described.get("statusReason")
+        now = source.state + (f": {why}" if why else "")
         if now != told:
             told = now
             say(f"[job {job_id}: {now}]")
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    if follow(run, source, 1000, say) == "FAILED":
-        described = describe(run, job_id) or source.described
-        raise SnakefoldError(_failure(LogSource(job_id=job_id, rule=RULE, described=described)))
+        source = _job(run, job_id)
+    # A container that did not start has no log, whatever its name.
+    with contextlib.suppress(NoLogYetError):
+        follow(run, source, 1000, say)
+    source = _job(run, job_id)
+    if source.state == "FAILED":
+        container = source.described.get("container") or {}
+        reasons = [source.described.get("statusReason"), container.get("reason")]
+        why = "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or "AWS Batch gives no reason"
+        raise SnakefoldError(f"job {job_id} failed ({why}); what it has brought is kept: run the same command again")
+
+
+def _job(run: Run, job_id: str) -> LogSource:
+    described = describe(run, job_id)
+    if described is None:
+        raise SnakefoldError(f"job {job_id}: AWS Batch does not know it any more; run the same command again")
+    return LogSource(job_id=job_id, rule=RULE, described=described)
 
 
 def how_to_go_on() -> str:
@@ -217,10 +226,3 @@ def _room(database: Database) -> int:
     """Bytes of disk: what is downloaded and what it unpacks to lie side by side for a while."""
     packed = any(file.unpack != "none" for file in database.files)
     return database.download_size + (database.size if packed else 0)
-
-
-def _failure(source: LogSource) -> str:
-    container = source.described.get("container") or {}
-    reasons = [source.described.get("statusReason"), container.get("reason")]
-    why = "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or "AWS Batch gives no reason"
-    return f"job {source.job_id} failed ({why}); what it has brought is kept: run the same command again"

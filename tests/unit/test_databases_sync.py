@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from snakefold import s3
+from snakefold.away.pack import Archive
 from snakefold.away.run import open_run
-from snakefold.away.sync import RUN, _queue, wanted
+from snakefold.away.submit import submit
+from snakefold.away.sync import NEED, RUN, _queue, wanted, watch
 from snakefold.databases.manifest import FileRecord, Manifest, SourceRecord, manifest_text
 from snakefold.databases.registry import Database
 from snakefold.databases.remote import RemoteDatabase
@@ -29,7 +31,7 @@ QUEUE = {"vcpus": 96, "memory_mb": 768000, "price_per_hour": 2.0}
 @pytest.fixture(scope="module")
 def aws() -> Iterator[FakeAws]:
     with FakeAws(slots=None) as fake:
-        fake.client("s3").create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        fake.set_up(bucket="bucket")
         yield fake
 
 
@@ -188,3 +190,29 @@ def test_names_and_presets_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> Non
         wanted(["bfd"], None, [], prefix)
     with pytest.raises(SnakefoldError, match="there is no preset 'huge'"):
         wanted([], "huge", [], prefix)
+
+
+# Watching
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"kind": "start", "reason": "CannotStartContainerError: no such mount"}, "no such mount"),
+        ({"kind": "exit", "exit_code": 3}, "Essential container in task exited"),
+    ],
+)
+def test_a_job_that_fails_says_why_and_what_to_do(
+    aws: FakeAws, folder: S3Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("snakefold.away.sync._SECONDS_BETWEEN_LOOKS", 0.1)
+    fleet = {"region": "eu-west-1", "bucket": "bucket", "queues": [{**QUEUE, "name": "cpu"}]}
+    fleet["images"] = {"worker": "worker:latest"}
+    (tmp_path / "fleet.yaml").write_text(yaml.safe_dump(fleet))
+    monkeypatch.setenv("SNAKEFOLD_FLEET", str(tmp_path / "fleet.yaml"))
+    run = open_run(RUN)
+    aws.faults([fault])
+    archive = Archive(sha256="0" * 64, size=1, files=1)
+    job = submit(run, run.fleet.queues[0], NEED, archive, ["snakefold"], rule="sync_databases", role=None)
+    with pytest.raises(SnakefoldError, match=rf"job {job} failed \(.*{said}.*\); what it has brought is kept"):
+        watch(run, job, lambda line: None)
