@@ -294,12 +294,21 @@ class S3Folder:
         """Write a small object. Readers see the old one or the new one."""
         self._patiently("written", name, lambda: self._client.put_object(**self._at(name), Body=content))
 
-    def upload(self, path: Path, name: str, sha256: str, *, journal: str | None = None) -> None:
+    def upload(
+        self,
+        path: Path,
+        name: str,
+        sha256: str,
+        *,
+        journal: str | None = None,
+        sent: Callable[[int], object] = lambda _: None,
+    ) -> None:
         """Write a file as an object; `sha256` (64 hex digits) is its digest, which is noted with it as `sha256`.
 
         S3 computes the digest of what arrives, of each part where there are several, and refuses what differs. With a
         `journal`, the name of an object for a note, an upload of a large file that is interrupted leaves its parts, and
-        the next one of the same content and journal goes on from there.
+        the next one of the same content and journal goes on from there. `sent` is told of bytes that have arrived: of
+        all at once, or part by part where there is a journal.
         """
         # Named here, not left to botocore: Snakemake's S3 plugin switches botocore's own checksums off when imported.
         large = path.stat().st_size > _LARGE
@@ -308,7 +317,7 @@ class S3Folder:
         def put() -> None:
             with path.open("rb") as body:
                 if large and journal:
-                    _PartsUpload(self._client, self._at(name), self._at(journal), path, sha256).run()
+                    _PartsUpload(self._client, self._at(name), self._at(journal), path, sha256, sent).run()
                 elif large:
                     extra = {"ChecksumAlgorithm": "SHA256", "Metadata": noted}
                     self._client.upload_fileobj(
@@ -326,6 +335,8 @@ class S3Folder:
                     f"{path}: has changed while it was written to {self.url(name)}; run again"
                 ) from None
             raise
+        if not (large and journal):
+            sent(path.stat().st_size)
 
     def renew(self, name: str) -> None:
         """Copy an object onto itself: its time becomes now. What was noted with it stays."""
@@ -418,12 +429,21 @@ class _PartsUpload:
     that is there counts if its SHA-256, or where S3 does not tell that its MD5, is the one of the file's.
     """
 
-    def __init__(self, client: Any, place: dict[str, str], journal: dict[str, str], path: Path, sha256: str) -> None:
+    def __init__(
+        self,
+        client: Any,
+        place: dict[str, str],
+        journal: dict[str, str],
+        path: Path,
+        sha256: str,
+        sent: Callable[[int], object],
+    ) -> None:
         self._client = client
         self._place = place
         self._journal = journal
         self._path = path
         self._sha256 = sha256
+        self._sent = sent
         self._upload: dict[str, str] = {}
         self._size = path.stat().st_size
         # 10,000 parts at most. Of the size alone, so that the next process cuts at the same places.
@@ -474,6 +494,7 @@ class _PartsUpload:
         checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
         if sent is None or not _is_same(content, checksum, sent):
             sent = dict(self._client.upload_part(**self._upload, PartNumber=number, Body=content, **_sha256(checksum)))
+        self._sent(len(content))
         return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum}
 
 

@@ -138,10 +138,11 @@ class RemoteDatabase:
         def put(name: str) -> None:
             record = manifest.files[name]
             same = before.get(name) == record.size and self.folder.digests(name).sha256 == record.sha256
-            if not same:
+            if same:
+                progress.add(record.size)
+            else:
                 journal = f"{_BEGUN}.{record.sha256[:16]}"
-                self.folder.upload(source / name, name, record.sha256, journal=journal)
-            progress.add(record.size)
+                self.folder.upload(source / name, name, record.sha256, journal=journal, sent=progress.add)
 
         each_once(manifest, put)
         if missing := lacking(manifest, self.sizes()):

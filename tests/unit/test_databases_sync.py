@@ -76,7 +76,9 @@ def test_an_upload_that_broke_off_sends_the_missing_parts_alone(
     aws: FakeAws, folder: S3Folder, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_off(aws, folder, large, DIGEST, monkeypatch)
-    folder.upload(large, "large", DIGEST, journal=".journal")
+    sent: list[int] = []
+    folder.upload(large, "large", DIGEST, journal=".journal", sent=sent.append)
+    assert sum(sent) == len(CONTENT)
     assert aws.stats()["s3:UploadPart"] == 2
     assert "s3:CreateMultipartUpload" not in aws.stats()
     content, _ = folder.read("large")
