@@ -26,6 +26,8 @@ class Queue(BaseModel):
     purchase: Literal["spot", "on_demand"] = "on_demand"
     price_per_hour: Annotated[float, Field(ge=0)] = 0.0
     """USD for the whole machine."""
+    disk_mb: Annotated[int, Field(ge=1)] | None = None
+    """Megabytes of disk behind the mounts; null if unknown. Not read here; other readers of the file need it."""
     share_identifier: str | None = None
     """Needed by queues with a fair-share policy, refused by others."""
 
@@ -47,6 +49,8 @@ class Fleet(BaseModel):
     """Not read here; other readers of the file need it."""
     controller_role_arn: str | None = None
     """Not read here either: the role of a job that runs Snakemake itself, whose jobs are made here."""
+    database_role_arn: str | None = None
+    """Not read here either: the role of a job that writes databases, which other jobs may only read."""
     job_role_arn: str | None = None
     execution_role_arn: str | None = None
     log_group: str = DEFAULT_LOG_GROUP

@@ -20,14 +20,12 @@ locals {
   }
 }
 
-# What AWS says of the machines: no vCPU, memory or GPU is written by hand.
-data "aws_ec2_instance_type" "largest" {
-  for_each      = toset([for machine in local.machines : machine.largest])
-  instance_type = each.key
-}
-
-data "aws_ec2_instance_type" "gpu" {
-  for_each      = toset(flatten([for machine in local.machines : machine.types if machine.gpu]))
+# What AWS says of the machines: no vCPU, memory, GPU or disk is written by hand. The largest describes its queue; of
+# GPUs and of instance stores every type counts.
+data "aws_ec2_instance_type" "this" {
+  for_each = toset(flatten([
+    for machine in local.machines : machine.gpu || machine.nvme ? machine.types : [machine.largest]
+  ]))
   instance_type = each.key
 }
 
@@ -159,12 +157,16 @@ resource "aws_batch_job_queue" "this" {
 
   lifecycle {
     precondition {
-      condition     = length(distinct([for type in each.value.types : data.aws_ec2_instance_type.gpu[type].gpus[*].memory_size if each.value.gpu])) <= 1
+      condition     = length(distinct([for type in each.value.types : data.aws_ec2_instance_type.this[type].gpus[*].memory_size if each.value.gpu])) <= 1
       error_message = "machines.${each.key}: the GPUs of its types differ in memory. AWS Batch does not know it: a job would get either."
     }
     precondition {
-      condition     = !each.value.gpu || length(data.aws_ec2_instance_type.largest[each.value.largest].gpus) > 0
+      condition     = !each.value.gpu || length(data.aws_ec2_instance_type.this[each.value.largest].gpus) > 0
       error_message = "machines.${each.key}: gpu is true, but ${each.value.largest} has none."
+    }
+    precondition {
+      condition     = alltrue([for type in each.value.types : data.aws_ec2_instance_type.this[type].instance_storage_supported if each.value.nvme])
+      error_message = "machines.${each.key}: nvme is true, but not all of its types have an instance store."
     }
   }
 }

@@ -37,7 +37,7 @@ resource "aws_default_security_group" "this" {
 }
 
 resource "aws_subnet" "machines" {
-  #checkov:skip=CKV_AWS_130:A public address costs money only while its machine runs, a NAT gateway always does. No inbound rule exists.
+  # A public address costs money only while its machine runs, a NAT gateway always does.
   for_each                = { for index, zone in local.zones : zone => index }
   vpc_id                  = aws_vpc.this[0].id
   availability_zone       = each.key
@@ -180,7 +180,6 @@ resource "aws_security_group" "machines" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "machines" {
-  #checkov:skip=CKV_AWS_382:Jobs download databases from publishers over HTTP, HTTPS and FTP, and mount Lustre.
   description       = "Everything: AWS, publishers of databases, Lustre"
   security_group_id = aws_security_group.machines.id
   cidr_ipv4         = "0.0.0.0/0"

@@ -3,16 +3,31 @@ locals {
   memory_share = 0.92
   mb_per_mib   = 1.048576
 
+  # GiB of a root volume that the system and images take.
+  root_gib_taken = 30
+
+  # Disk behind the databases' folder, of the smallest machine: it may be the one that a job gets.
+  disk_mb = {
+    for name, kind in local.databases_on : name => {
+      root = floor((local.machines[name].root_gib - local.root_gib_taken) * 1024 * local.mb_per_mib)
+      nvme = kind == "nvme" ? min([for type in local.machines[name].types : data.aws_ec2_instance_type.this[type].total_instance_storage * 1000]...) : null
+      fsx  = kind == "fsx" ? floor(var.fsx.capacity_gib * 1024 * local.mb_per_mib) : null
+    }[kind]
+  }
+
+  largest = { for name, machine in local.machines : name => data.aws_ec2_instance_type.this[machine.largest] }
+
   queues = [
-    for name in sort(keys(local.machines)) : merge(
+    for name, machine in local.machines : merge(
       {
         name           = aws_batch_job_queue.this[name].name
-        vcpus          = data.aws_ec2_instance_type.largest[local.machines[name].largest].default_vcpus
-        memory_mb      = floor(data.aws_ec2_instance_type.largest[local.machines[name].largest].memory_size * local.mb_per_mib * local.memory_share)
-        gpus           = local.machines[name].gpu ? sum(data.aws_ec2_instance_type.largest[local.machines[name].largest].gpus[*].count) : 0
-        gpu_memory_mb  = local.machines[name].gpu ? floor(min(data.aws_ec2_instance_type.largest[local.machines[name].largest].gpus[*].memory_size...) * local.mb_per_mib) : 0
-        purchase       = local.machines[name].purchase
-        price_per_hour = local.machines[name].price_per_hour
+        vcpus          = local.largest[name].default_vcpus
+        memory_mb      = floor(local.largest[name].memory_size * local.mb_per_mib * local.memory_share)
+        gpus           = machine.gpu ? sum(local.largest[name].gpus[*].count) : 0
+        gpu_memory_mb  = machine.gpu ? floor(min(local.largest[name].gpus[*].memory_size...) * local.mb_per_mib) : 0
+        disk_mb        = local.disk_mb[name]
+        purchase       = machine.purchase
+        price_per_hour = machine.price_per_hour
       },
       # Refused by queues that have no fair-share policy.
       var.share_identifier == null ? {} : { share_identifier = var.share_identifier },

@@ -62,7 +62,6 @@ resource "aws_iam_instance_profile" "instance" {
 # ---------------------------------------------------------------- execution: what ECS does for a job
 
 data "aws_iam_policy_document" "execution" {
-  #checkov:skip=CKV_AWS_356:ecr:GetAuthorizationToken knows no resources.
   statement {
     sid       = "LogInToEcr"
     actions   = ["ecr:GetAuthorizationToken"]
@@ -164,7 +163,6 @@ resource "aws_iam_role_policy" "database" {
 # What `snakemake --profile aws-batch` needs: the executor's README lists it. Of a launched run it is a job that does it,
 # with the controller's role; else it is you, with the submitter's policy.
 data "aws_iam_policy_document" "controller" {
-  #checkov:skip=CKV_AWS_356:Describe and List of AWS Batch, and sqs of nothing else, know no resources or need all of them to find their own.
   statement {
     sid       = "Submit"
     actions   = ["batch:SubmitJob"]
@@ -250,7 +248,6 @@ resource "aws_iam_role_policy" "controller" {
 # For people: attach it to their role or permission set. Beside what a controller does, it launches controllers, has
 # databases published, and asks for what `snakefold doctor` looks at.
 data "aws_iam_policy_document" "submitter" {
-  #checkov:skip=CKV_AWS_356:As the controller's; quotas know no resources.
   source_policy_documents = [data.aws_iam_policy_document.controller.json]
 
   statement {
@@ -263,14 +260,35 @@ data "aws_iam_policy_document" "submitter" {
       values   = ["ecs-tasks.amazonaws.com"]
     }
   }
+  # What follows is for `snakefold doctor`.
   statement {
     sid       = "LookAtImages"
     actions   = ["ecr:BatchGetImage", "ecr:DescribeImages"]
     resources = [for repository in aws_ecr_repository.this : repository.arn]
   }
   statement {
+    sid       = "LookAtBucket"
+    actions   = ["s3:GetBucketPublicAccessBlock"]
+    resources = [aws_s3_bucket.this.arn]
+  }
+  statement {
+    sid       = "LookAtEvents"
+    actions   = ["sqs:GetQueueAttributes"]
+    resources = [aws_sqs_queue.events.arn]
+  }
+  statement {
+    sid       = "LookAtRoles"
+    actions   = ["iam:GetRole"]
+    resources = [for role in [aws_iam_role.job, aws_iam_role.execution, aws_iam_role.controller, aws_iam_role.database] : role.arn]
+  }
+  statement {
+    sid       = "LookAtLogGroups"
+    actions   = ["logs:DescribeLogGroups"]
+    resources = ["arn:${local.partition}:logs:${local.here}:log-group:*"]
+  }
+  statement {
     sid       = "LookAtQuotas"
-    actions   = ["servicequotas:GetServiceQuota", "servicequotas:ListServiceQuotas"]
+    actions   = ["ec2:DescribeInstanceTypes", "servicequotas:GetAWSDefaultServiceQuota", "servicequotas:GetServiceQuota"]
     resources = ["*"]
   }
 }

@@ -4,7 +4,6 @@ locals {
 
 resource "aws_s3_bucket" "this" {
   #checkov:skip=CKV_AWS_18:Access logs would be a second bucket that grows with every run; CloudTrail can tell the same.
-  #checkov:skip=CKV_AWS_21:Off by default: the store is immutable and the rest can be made again. bucket_versioning turns it on.
   #checkov:skip=CKV_AWS_144:Everything here can be computed or downloaded again; a copy in another region doubles the price.
   #checkov:skip=CKV_AWS_145:Encrypted with S3's keys (SSE-S3). A key of one's own costs money while idle and for every call.
   #checkov:skip=CKV2_AWS_62:Nobody waits for events of objects; the executor hears of jobs from AWS Batch.
@@ -21,7 +20,6 @@ resource "aws_s3_bucket_public_access_block" "this" {
 }
 
 resource "aws_s3_bucket_ownership_controls" "this" {
-  #checkov:skip=CKV2_AWS_65:BucketOwnerEnforced is what the check asks for; ACLs are off.
   bucket = aws_s3_bucket.this.id
 
   rule {
@@ -73,17 +71,14 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
 
-  dynamic "rule" {
-    for_each = var.runs_expire_days == null ? [] : [var.runs_expire_days]
-    content {
-      id     = "runs"
-      status = "Enabled"
-      filter {
-        prefix = "runs/"
-      }
-      expiration {
-        days = rule.value
-      }
+  rule {
+    id     = "runs"
+    status = var.runs_expire_days == null ? "Disabled" : "Enabled"
+    filter {
+      prefix = "runs/"
+    }
+    expiration {
+      days = coalesce(var.runs_expire_days, 365)
     }
   }
 }

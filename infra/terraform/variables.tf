@@ -24,12 +24,12 @@ variable "tags" {
 # ---------------------------------------------------------------- network
 
 variable "network" {
-  description = <<-E
+  description = <<-EOT
     How machines reach AWS and the internet in a VPC that is made here (README, "What it costs"):
     public     public addresses, no inbound rule; free while no machine runs
     nat        private subnets, one NAT gateway
     endpoints  private subnets, interface endpoints, no internet: databases cannot be downloaded by jobs
-  E
+  EOT
   type        = string
   default     = "public"
 
@@ -133,19 +133,19 @@ variable "store_prefix" {
 }
 
 variable "jobs_may_publish_databases" {
-  description = <<-E
+  description = <<-EOT
     Whether the jobs of any run may write databases. Off: only `snakefold databases sync` does, with a role of its own;
     a run whose databases are not there fails in its first job, which says so.
-  E
+  EOT
   type        = bool
   default     = false
 }
 
 variable "fsx" {
-  description = <<-E
+  description = <<-EOT
     FSx for Lustre in front of the bucket's databases, mounted on every machine instead of a disk of its own. It costs
     money for as long as it exists (README). null: none.
-  E
+  EOT
   type = object({
     capacity_gib           = optional(number, 1200)
     throughput_mbs_per_tib = optional(number, 250)
@@ -173,14 +173,14 @@ variable "queues" {
 }
 
 variable "machines" {
-  description = <<-E
+  description = <<-EOT
     Kinds of machines. Each has one compute environment and one queue: a job finds its queue by price and size, and goes
     to an on-demand queue when Spot machines are taken away; with both kinds behind one queue its price would be wrong.
     largest         the type by which the fleet file describes the queue
     price_per_hour  of that, in USD; it decides where jobs go, and enters the ledger
     nvme            its instance store holds the databases; else the root volume does
     root_gib        size of the root volume: images, scratch and, without nvme and FSx, databases
-  E
+  EOT
   type = map(object({
     purchase       = string
     types          = list(string)

@@ -9,20 +9,27 @@ resource "aws_cloudwatch_log_group" "jobs" {
 
 # ---------------------------------------------------------------- state changes of jobs, for the executor
 
+locals {
+  # Named here, since the rule and the queue each need the other's name.
+  rule_name   = "${var.name}-jobs"
+  events_name = "${var.name}-events"
+}
+
 resource "aws_sqs_queue" "events" {
-  name                    = "${var.name}-events"
+  name                    = local.events_name
+  policy                  = data.aws_iam_policy_document.events.json
   sqs_managed_sse_enabled = true
   # The executor asks for all jobs every ten minutes: what is older tells nothing.
   message_retention_seconds = 3600
 }
 
 resource "aws_cloudwatch_event_rule" "jobs" {
-  name        = "${var.name}-jobs"
+  name        = local.rule_name
   description = "State changes of jobs in our queues"
   event_pattern = jsonencode({
     source      = ["aws.batch"]
     detail-type = ["Batch Job State Change"]
-    detail      = { jobQueue = sort([for queue in aws_batch_job_queue.this : queue.arn]) }
+    detail      = { jobQueue = [{ prefix = "arn:${local.partition}:batch:${local.here}:job-queue/${var.name}-" }] }
   })
 }
 
@@ -35,7 +42,7 @@ resource "aws_cloudwatch_event_target" "jobs" {
 data "aws_iam_policy_document" "events" {
   statement {
     actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.events.arn]
+    resources = ["arn:${local.partition}:sqs:${local.here}:${local.events_name}"]
 
     principals {
       type        = "Service"
@@ -45,14 +52,9 @@ data "aws_iam_policy_document" "events" {
     condition {
       test     = "ArnEquals"
       variable = "aws:SourceArn"
-      values   = [aws_cloudwatch_event_rule.jobs.arn]
+      values   = ["arn:${local.partition}:events:${local.here}:rule/${local.rule_name}"]
     }
   }
-}
-
-resource "aws_sqs_queue_policy" "events" {
-  queue_url = aws_sqs_queue.events.id
-  policy    = data.aws_iam_policy_document.events.json
 }
 
 # ---------------------------------------------------------------- money

@@ -17,7 +17,10 @@ mock_provider "aws" {
     defaults = {
       default_vcpus = 16
       memory_size   = 65536
-      gpus          = [{ count = 1, memory_size = 22888, manufacturer = "NVIDIA", name = "A10G" }]
+
+      instance_storage_supported = true
+      total_instance_storage     = 600
+      gpus                       = [{ count = 1, memory_size = 22888, manufacturer = "NVIDIA", name = "A10G" }]
     }
   }
   mock_resource "aws_iam_role" {
@@ -119,6 +122,11 @@ run "whole_platform" {
   assert {
     condition     = alltrue([for queue in output.fleet.queues : queue.gpu_memory_mb == (queue.gpus == 0 ? 0 : 23999)])
     error_message = "memory of a GPU is not in MB"
+  }
+  assert {
+    # An instance store of 600 GB; of a root volume of 200 GiB, what images leave.
+    condition     = alltrue([for queue in output.fleet.queues : queue.disk_mb == { snakefold-gpu = 600000, snakefold-cpu = 182536 }[queue.name] if contains(["snakefold-gpu", "snakefold-cpu"], queue.name)])
+    error_message = "the disk behind the mounts is wrong"
   }
   assert {
     condition     = output.fleet.mounts[0] == "/mnt/databases:/mnt/databases" && output.fleet.images.worker == var.images.worker
