@@ -82,8 +82,3 @@ output "dashboard" {
   description = "Name of the CloudWatch dashboard; null without one."
   value       = one(aws_cloudwatch_dashboard.this[*].dashboard_name)
 }
-
-output "user_data" {
-  description = "What machines of each kind run when they start; the tests run it."
-  value       = local.user_data
-}

@@ -68,8 +68,9 @@ resource "aws_budgets_budget" "this" {
   time_unit    = "MONTHLY"
 
   cost_filter {
-    name   = "TagKeyValue"
-    values = ["user:Project$${var.name}"]
+    name = "TagKeyValue"
+    # Not "$${...}", which is a dollar sign and braces.
+    values = [format("user:Project$%s", var.name)]
   }
 
   dynamic "notification" {

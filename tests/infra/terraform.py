@@ -71,7 +71,9 @@ def _places() -> Iterator[Path]:
 
 def copy_module(folder: Path) -> Path:
     """Copy the root module, and what it reads, below a folder; returns the copy."""
-    shutil.copytree(MODULE, folder / "infra/terraform", ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+    # Not what belongs to somebody's own platform.
+    private = shutil.ignore_patterns(".terraform*", "*.tfstate*", "terraform.tfvars", "*.auto.tfvars", "backend.tf")
+    shutil.copytree(MODULE, folder / "infra/terraform", ignore=private)
     (folder / "containers").mkdir()
     shutil.copyfile(ROOT / "containers/images.yaml", folder / "containers/images.yaml")
     return folder / "infra/terraform"

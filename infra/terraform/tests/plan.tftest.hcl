@@ -102,6 +102,23 @@ run "defaults" {
   }
 }
 
+run "the_budget_counts_what_has_our_tag" {
+  command = plan
+
+  variables {
+    budget_emails = ["you@example.org"]
+  }
+
+  assert {
+    condition     = one(aws_budgets_budget.this.cost_filter).values == tolist([join("$", ["user:Project", "snakefold"])])
+    error_message = "the budget counts another tag"
+  }
+  assert {
+    condition     = length(aws_budgets_budget.this.notification) == 3
+    error_message = "nobody is told at 50, 80 and 100 %"
+  }
+}
+
 run "whole_platform" {
   command = apply
 
@@ -133,8 +150,8 @@ run "whole_platform" {
     error_message = "mounts or images of the fleet file are wrong"
   }
   assert {
-    condition     = length(output.user_data) == length(var.queues)
-    error_message = "user data of a kind of machines is missing"
+    condition     = alltrue([for name, template in aws_launch_template.this : strcontains(base64decode(template.user_data), "mkfs.xfs") == var.machines[name].nvme])
+    error_message = "user data of a kind of machines is not that of its disks"
   }
 }
 
@@ -186,7 +203,7 @@ run "fsx_is_mounted_everywhere" {
   }
 
   assert {
-    condition     = alltrue([for text in output.user_data : strcontains(text, "mount -t lustre -o relatime,flock fs-0123456789abcdef0.fsx.us-east-1.amazonaws.com@tcp:/abcdefgh /mnt/databases")])
+    condition     = alltrue([for template in aws_launch_template.this : strcontains(base64decode(template.user_data), "mount -t lustre -o relatime,flock fs-0123456789abcdef0.fsx.us-east-1.amazonaws.com@tcp:/abcdefgh /mnt/databases")])
     error_message = "a kind of machines does not mount the file system"
   }
   assert {
