@@ -28,7 +28,7 @@ from tests.conftest import Clone, clone_into
 from tests.fake_aws import FakeAws
 from tests.fake_aws.resources import REGION, Clients
 from tests.infra.policies import Statement, allowed
-from tests.infra.terraform import MODULE, NONE_FOUND, Terraform, find_mirror, initialised
+from tests.infra.terraform import MODULE, NONE_FOUND, ROOT, Terraform, find_mirror, initialised
 
 SERVICES = ("batch", "budgets", "cloudwatch", "ec2", "ecr", "events", "iam", "logs", "s3", "sqs", "sts")
 ACCOUNT = "123456789012"
@@ -160,7 +160,7 @@ class Who:
 
 @pytest.fixture
 def whos(platform: Platform) -> Iterator[dict[str, Who]]:
-    iam, sts = platform.aws.client("iam"), platform.aws.client("sts")
+    iam = platform.aws.client("iam")
 
     def managed(arn: str) -> list[Statement]:
         version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
@@ -174,8 +174,7 @@ def whos(platform: Platform) -> Iterator[dict[str, Who]]:
             statements += iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]["Statement"]
         for policy in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
             statements += managed(policy["PolicyArn"])
-        keys = sts.assume_role(RoleArn=f"arn:aws:iam::{ACCOUNT}:role/{role}", RoleSessionName="test")["Credentials"]
-        found[name] = Who(statements, _clients(platform, keys))
+        found[name] = Who(statements, _clients(platform, keys_of_role(platform, name)))
     submitter = platform.outputs["submitter_policy_arn"]
     iam.create_user(UserName="submitter")
     iam.attach_user_policy(UserName="submitter", PolicyArn=submitter)
@@ -185,6 +184,12 @@ def whos(platform: Platform) -> Iterator[dict[str, Who]]:
     iam.delete_access_key(UserName="submitter", AccessKeyId=keys["AccessKeyId"])
     iam.detach_user_policy(UserName="submitter", PolicyArn=submitter)
     iam.delete_user(UserName="submitter")
+
+
+def keys_of_role(platform: Platform, name: str) -> dict[str, str]:
+    """Keys as ECS gives them to a job with that role."""
+    arn = f"arn:aws:iam::{ACCOUNT}:role/snakefold-{name}"
+    return platform.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
 
 
 def _clients(platform: Platform, keys: dict[str, str]) -> Clients:
@@ -230,11 +235,18 @@ def arn_and_context(platform: Platform, thing: str) -> tuple[str, dict[str, str]
     return arns[role], context
 
 
+def delete(s3: Any, bucket: str, key: str) -> None:
+    """Of several objects at once, as ours are deleted; then faults are in the answer."""
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}]})
+    for error in answer.get("Errors", []):
+        raise ClientError({"Error": error}, "DeleteObjects")
+
+
 REQUESTS: dict[str, Callable[[Any, str, str], Any]] = {
     "s3:ListBucket": lambda s3, bucket, key: s3.list_objects_v2(Bucket=bucket),
     "s3:GetObject": lambda s3, bucket, key: s3.get_object(Bucket=bucket, Key=key),
     "s3:PutObject": lambda s3, bucket, key: s3.put_object(Bucket=bucket, Key=key, Body=b"new"),
-    "s3:DeleteObject": lambda s3, bucket, key: s3.delete_object(Bucket=bucket, Key=key),
+    "s3:DeleteObject": delete,
 }
 
 
@@ -252,10 +264,11 @@ def test_every_role_may_do_what_the_table_says_and_no_more(platform: Platform, w
             if key:
                 s3.put_object(Bucket=bucket, Key=key, Body=b"here")
             said["by a request"] = request_allowed(platform, whos[who], action, bucket, key)
+            if key:
+                s3.delete_object(Bucket=bucket, Key=key)
         wrong += [
             f"{who} {action} {thing}: {how}" for how, is_allowed in said.items() if is_allowed != (wanted == "allowed")
         ]
-    s3.delete_object(Bucket="another-bucket", Key="object")
     s3.delete_bucket(Bucket="another-bucket")
     say(f"permissions: {len(ROWS)} rows, {asked} of them also by requests")
     assert wrong == []
@@ -281,6 +294,48 @@ def authorise(platform: Platform, after: float) -> None:
         url, data=str(after).encode(), method="POST", headers={"Content-Type": "text/plain"}
     )
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).close()
+
+
+def test_jobs_read_databases_that_only_the_databases_own_role_publishes(platform: Platform, tmp_path: Path) -> None:
+    """Our commands with the keys of these roles, while moto asks for permissions."""
+    folder = f"s3://{platform.fleet['bucket']}/.snakefold/databases"
+
+    def snakefold(role: str, *arguments: str) -> tuple[int, str]:
+        settings = f"databases={{folder: '{folder}', cache: '{tmp_path / role}'}}"
+        keys = keys_of_role(platform, role)
+        variables = {
+            "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": keys["SessionToken"],
+        }
+        authorise(platform, after=0)
+        try:
+            result = subprocess.run(
+                [sys.executable, "-m", "snakefold", "databases", *arguments, "--config", settings],
+                cwd=ROOT,
+                env={**os.environ, **platform.aws.environment, **variables},
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+        finally:
+            authorise(platform, after=float("inf"))
+        return result.returncode, result.stdout + result.stderr
+
+    def download(role: str) -> tuple[int, str]:
+        return snakefold(role, "download", "mini_proteins", "--manifest", str(tmp_path / f"{role}.json"))
+
+    code, said = download("job")
+    assert code != 0
+    assert "s3:PutObject" in said or "denied" in said.lower(), said
+    assert "Traceback" not in said
+    code, said = download("database")
+    assert code == 0, said
+    code, said = download("job")
+    assert code == 0, said
+    assert (tmp_path / "job.json").read_text() == (tmp_path / "database.json").read_text()
+    code, said = snakefold("job", "verify")
+    assert code == 0, said
 
 
 def test_the_bucket_refuses_connections_that_are_not_encrypted(platform: Platform) -> None:
