@@ -7,6 +7,7 @@ needs=(
     "jackhmmer hmmer comparison of our searches with HMMER's command line (tests/unit/test_search*.py, bench/search.py)"
     "chromium chromium the report in a real browser (tests/e2e/test_report_page.py)"
     "aria2c aria2 the download through aria2 (tests/unit/test_databases*.py)"
+    "shellcheck shellcheck what machines run when they start (tests/infra/test_user_data.py)"
 )
 # The same, for the tests marked podman. Containers cannot run everywhere: without these, make test leaves those tests out.
 needs_of_containers=(

@@ -57,10 +57,17 @@ QUEUES = (
 class Clients:
     """boto3 clients of the fake that take nothing from this process's environment and retry nothing."""
 
-    def __init__(self, endpoint: str, region: str = REGION, access_key: str = "AKIAFAKE") -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        region: str = REGION,
+        access_key: str = "AKIAFAKE",
+        secret_key: str = "fake",
+        token: str | None = None,
+    ) -> None:
         self.endpoint, self.region = endpoint, region
         # One session for all: each new one would read the services' models again, 0.2 s a client.
-        self._session = Session(aws_access_key_id=access_key, aws_secret_access_key="fake", region_name=region)
+        self._session = Session(access_key, secret_key, token, region_name=region)
         self._lock = threading.Lock()
 
     def client(self, service: str) -> Any:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.test import run_wsgi_app
 
+from tests.fake_aws import moto_gaps
 from tests.fake_aws.account import DEFAULT_LOG_GROUP, Account
 from tests.fake_aws.batch_api import BatchApi
 from tests.fake_aws.calls import Call, parse_call
@@ -38,6 +39,7 @@ class FakeServer:
         self._server: BaseWSGIServer | None = None
         self.scheduler = Scheduler(settings, self.faults, self.account, lambda: self.endpoint)
         self._api = BatchApi(self.scheduler, self.account, self.faults)
+        moto_gaps.fill()
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._counts: collections.Counter[str] = collections.Counter()
         self._buckets: dict[str, TokenBucket] = {}
