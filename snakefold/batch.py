@@ -24,7 +24,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from snakefold.errors import MemberError, SnakefoldError
+from snakefold.errors import MemberError, SnakefoldError, Terminated
 from snakefold.files import read_json, sha256_of_file, write_json
 from snakefold.outcome import Outcome, Status
 from snakefold.progress import Progress
@@ -358,4 +358,4 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    raise Terminated
