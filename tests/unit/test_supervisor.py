@@ -166,7 +166,9 @@ def test_a_driver_that_stands_still_is_ended(bench: Bench, monkeypatch: pytest.M
 
 
 def test_an_engine_that_cannot_start_is_no_fault_of_the_members(bench: Bench) -> None:
-    with pytest.raises(SnakefoldError, match=r"exit code 3\), 2 times, while it loaded; its last line: no such weights"):
+    with pytest.raises(
+        SnakefoldError, match=r"exit code 3\), 2 times, while it loaded; its last line: no such weights"
+    ):
         bench.supervisor(load="die").run()
     assert not bench.ends.failures
 

@@ -82,7 +82,12 @@ class TorchDriver(Driver):
         import torch
 
         # Of the CPU's allocator there is only the text.
-        texts = ("CUDA out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+        texts = (
+            "CUDA out of memory",
+            "can't allocate memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            "CUDNN_STATUS_ALLOC_FAILED",
+        )
         return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(
             text in str(error) for text in texts
         )
