@@ -14,7 +14,7 @@ LINK_PLUGINS = for plugin in snakemake_executor_plugin_aws_batch_fleet snakemake
 	ln -sfn "$(CURDIR)/$$plugin" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/$$plugin"; done
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-podman image lint format bench lock schema data system-deps clean
+.PHONY: help run test test-fast test-podman image aws-config lint format bench lock schema data system-deps clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-podman: .venv/dev  ## the worker image and jobs in containers (podman, mmde
 
 image: .venv/run  ## build the worker image (ARGS="--help" tells the options)
 	$(BIN)/python -m containers.build worker $(ARGS)
+
+aws-config: .venv/run  ## write profiles/aws-batch/fleet.yaml from Terraform's outputs (ARGS="--help" tells the options)
+	@$(BIN)/python -m snakefold aws-config $(ARGS)
 
 lint: .venv/dev  ## ruff, snakefmt, pyright, snakemake --lint
 	$(BIN)/ruff check .

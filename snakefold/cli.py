@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     retry.add_argument("--run", metavar="NAME", help="of a run on AWS: its name (default: $SNAKEFOLD_RUN or default)")
     _set(retry, _retry)
 
+    doctor = commands.add_parser("doctor", help="what would keep a run from working, here or on AWS, and what to do")
+    doctor.add_argument("--profile", choices=["aws-batch"], help="look at the AWS account: as in Snakemake's --profile")
+    doctor.add_argument("--run", metavar="NAME", help="of a run on AWS: its name (default: $SNAKEFOLD_RUN or default)")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    _set(doctor, _doctor)
+
     _add_away(commands)
 
     _add_store(commands.add_parser("store", help="look after the store of results"))
@@ -102,6 +108,13 @@ def _add_databases(parser: argparse.ArgumentParser) -> None:
     download.add_argument("--manifest", type=Path, help="default: <databases folder>/<database>/manifest.json")
     download.add_argument("--log", type=Path)
     _set(download, _databases_download)
+    sync = commands.add_parser("sync", help="bring databases into the bucket, by a job on AWS Batch")
+    sync.add_argument("databases", nargs="*", metavar="DATABASE", help="default: those of the preset")
+    sync.add_argument("--preset", help="all databases of this one (default: the config's)")
+    sync.add_argument("--read", action="store_true", help="read every byte that is there, and mend what is damaged")
+    sync.add_argument("--queue", metavar="NAME", help="default: the cheapest on demand that has the disk")
+    sync.add_argument("--here", action="store_true", help="do it on this machine, as the job does")
+    _set(sync, _databases_sync)
 
 
 def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -221,6 +234,21 @@ def _retry(options: argparse.Namespace) -> None:
     print(f"{withdrawn} results withdrawn; run the workflow again")
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from snakefold.doctor.findings import as_json, as_text, is_well
+
+    if options.profile:
+        from snakefold.doctor.account import examine_account
+
+        findings = examine_account(options.run, options.config)
+    else:
+        from snakefold.doctor.machine import examine_machine
+
+        findings = examine_machine(options.config)
+    print(as_json(findings) if options.json else as_text(findings))
+    return 0 if is_well(findings) else 1
+
+
 def _store_stat(options: argparse.Namespace) -> None:
     from snakefold.store import open_store
 
@@ -274,6 +302,38 @@ def _databases_download(options: argparse.Namespace) -> None:
     registry = relocated(Path(config.registry))
     plain = workflow.CONFIG_VARIABLE in os.environ
     obtain(options.database, config, registry=registry, manifest=options.manifest, log=options.log, plain=plain)
+
+
+def _databases_sync(options: argparse.Namespace) -> int:
+    from snakefold.away import sync
+    from snakefold.away.run import open_run
+    from snakefold.fleet import load_fleet
+
+    if options.databases and options.preset:
+        raise SnakefoldError("--preset: names databases, and so do you; give one or the other")
+    wanted = sync.wanted(options.databases, options.preset, options.config, load_fleet(sync.RUN).prefix)
+    place = wanted.config.databases.folder
+    if options.here:
+        sync.sync_here(wanted, read=options.read)
+        return 0
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    run = open_run(sync.RUN)
+    job = sync.sync(run, wanted, options.config, read=options.read, queue=options.queue, say=say)
+    if job is None:
+        print(f"{place}: nothing to do, {len(wanted.databases)} databases are there and whole")
+        return 0
+    try:
+        sync.watch(run, job, say)
+    except KeyboardInterrupt:
+        print(f"\n{sync.how_to_go_on()}", file=sys.stderr)
+        return INTERRUPTED
+    if sync.lacking(wanted, say):
+        raise SnakefoldError(f"{place}: the job succeeded, but not all is there; run the same command again")
+    print(f"{place}: {len(wanted.databases)} databases are there and whole")
+    return 0
 
 
 def _take_inputs(options: argparse.Namespace) -> None:

@@ -48,24 +48,25 @@ def load_fleet(run: str | None = None) -> Fleet:
 
     `run` is a run's name; by default the environment has it.
     """
-    path = _path()
+    path = fleet_path()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SnakefoldError(
-            f"{path}: there is no fleet file, which says where your bucket and queues are; write it from "
-            f"{USUAL_PATH.with_name('fleet.example.yaml')}, or name one in {VARIABLE}"
+            f"{path}: there is no fleet file, which says where your bucket and queues are; `make aws-config` writes it "
+            f"from Terraform, or write it from {USUAL_PATH.with_name('fleet.example.yaml')}, or name one in {VARIABLE}"
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SnakefoldError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise SnakefoldError(f"{path}: is not a list of keys and values; see docs/aws.md")
-    return Fleet(
-        path=path,
-        region=_text(content, "region", path),
-        bucket=_bucket(_text(content, "bucket", path), path),
-        run=_run(run),
-    )
+    region, bucket = check_content(content, path)
+    return Fleet(path=path, region=region, bucket=bucket, run=_run(run))
+
+
+def check_content(content: dict[str, Any], path: Path) -> tuple[str, str]:
+    """Region and bucket that a fleet file at `path` names. Raises SnakefoldError."""
+    return _text(content, "region", path), _bucket(_text(content, "bucket", path), path)
 
 
 def fleet_of_profile(arguments: list[str]) -> Fleet:
@@ -75,8 +76,8 @@ def fleet_of_profile(arguments: list[str]) -> Fleet:
     a fleet file ends here, in one line.
     """
     try:
-        if _submits_nothing(arguments) and not _path().exists():
-            return Fleet(path=_path(), region="us-east-1", bucket=_UNKNOWN, run=_run())
+        if _submits_nothing(arguments) and not fleet_path().exists():
+            return Fleet(path=fleet_path(), region="us-east-1", bucket=_UNKNOWN, run=_run())
         return load_fleet()
     except SnakefoldError as error:
         sys.exit(f"snakefold: {error}")
@@ -89,7 +90,8 @@ def _submits_nothing(arguments: list[str]) -> bool:
     return any(each in quiet or re.fullmatch(r"-[FRpqk]*n[FRpqk]*", each) for each in arguments)
 
 
-def _path() -> Path:
+def fleet_path() -> Path:
+    """Where the fleet file is, or would be."""
     return Path(os.environ.get(VARIABLE) or USUAL_PATH)
 
 

@@ -5,12 +5,14 @@ Buckets are neither made nor removed here: that is for people and Terraform.
 
 import base64
 import contextlib
+import hashlib
 import itertools
+import json
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ _CONNECTIONS = 32
 _BLOCK = 1 << 20
 _LARGE = 64 << 20
 """Bytes from which an object travels in parts of this size, several at once."""
+_PARTS_AT_ONCE = 8
 _AT_ONCE = 1000
 """Keys in one answer of a listing, and in one request to delete."""
 
@@ -173,8 +176,10 @@ class S3Folder:
         )
         etag = answer["ETag"].strip('"')
         known = answer.get("ChecksumSHA256")
-        # Of what came in parts S3 has a digest of their digests, which ends in their number.
-        whole = base64.b64decode(known).hex() if known and "-" not in known else answer["Metadata"].get("sha256")
+        # Of what came in parts S3 has a digest of their digests; it ends in their number, as the tag does. (moto's
+        # answer to HEAD leaves the digest's number out.)
+        in_parts = "-" in (known or "") or "-" in etag
+        whole = base64.b64decode(known).hex() if known and not in_parts else answer["Metadata"].get("sha256")
         plain = answer.get("ServerSideEncryption") in (None, "AES256") and not answer.get("SSECustomerAlgorithm")
         is_md5 = plain and re.fullmatch("[0-9a-f]{32}", etag) is not None
         return Digests(etag=etag, size=answer["ContentLength"], sha256=whole, md5=etag if is_md5 else None)
@@ -289,10 +294,21 @@ class S3Folder:
         """Write a small object. Readers see the old one or the new one."""
         self._patiently("written", name, lambda: self._client.put_object(**self._at(name), Body=content))
 
-    def upload(self, path: Path, name: str, sha256: str) -> None:
+    def upload(
+        self,
+        path: Path,
+        name: str,
+        sha256: str,
+        *,
+        journal: str | None = None,
+        sent: Callable[[int], object] = lambda _: None,
+    ) -> None:
         """Write a file as an object; `sha256` (64 hex digits) is its digest, which is noted with it as `sha256`.
 
-        S3 computes the digest of what arrives, of each part where there are several, and refuses what differs.
+        S3 computes the digest of what arrives, of each part where there are several, and refuses what differs. With a
+        `journal`, the name of an object for a note, an upload of a large file that is interrupted leaves its parts, and
+        the next one of the same content and journal goes on from there. `sent` is told of bytes that have arrived: of
+        all at once, or part by part where there is a journal.
         """
         # Named here, not left to botocore: Snakemake's S3 plugin switches botocore's own checksums off when imported.
         large = path.stat().st_size > _LARGE
@@ -300,7 +316,9 @@ class S3Folder:
 
         def put() -> None:
             with path.open("rb") as body:
-                if large:
+                if large and journal:
+                    _PartsUpload(self._client, self._at(name), self._at(journal), path, sha256, sent).run()
+                elif large:
                     extra = {"ChecksumAlgorithm": "SHA256", "Metadata": noted}
                     self._client.upload_fileobj(
                         body, self.bucket, self._key(name), ExtraArgs=extra, Config=_transfer_config()
@@ -317,6 +335,8 @@ class S3Folder:
                     f"{path}: has changed while it was written to {self.url(name)}; run again"
                 ) from None
             raise
+        if not (large and journal):
+            sent(path.stat().st_size)
 
     def renew(self, name: str) -> None:
         """Copy an object onto itself: its time becomes now. What was noted with it stays."""
@@ -402,6 +422,96 @@ class S3Folder:
         return S3Error(f"{self.url(name)}: cannot be {done}: {what}; {remedy}", denied=code in _DENIED)
 
 
+class _PartsUpload:
+    """A large file on its way in parts, which goes on from those that an earlier process has sent.
+
+    boto3's transfers begin again from nothing. The journal remembers S3's name of the upload, and what it is of. A part
+    that is there counts if its SHA-256, or where S3 does not tell that its MD5, is the one of the file's.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        place: dict[str, str],
+        journal: dict[str, str],
+        path: Path,
+        sha256: str,
+        sent: Callable[[int], object],
+    ) -> None:
+        self._client = client
+        self._place = place
+        self._journal = journal
+        self._path = path
+        self._sha256 = sha256
+        self._sent = sent
+        self._upload: dict[str, str] = {}
+        self._size = path.stat().st_size
+        # 10,000 parts at most. Of the size alone, so that the next process cuts at the same places.
+        self._part = max(_LARGE, -(-self._size // 9_000 // _BLOCK) * _BLOCK)
+
+    def run(self) -> None:
+        """Send what is missing, and put the parts together. Raises what botocore raises."""
+        sent = self._resume()
+        numbers = range(1, -(-self._size // self._part) + 1)
+        with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+            pending = [pool.submit(self._bring, number, sent.get(number)) for number in numbers]
+            try:
+                parts = [each.result() for each in pending]
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        self._client.complete_multipart_upload(**self._upload, MultipartUpload={"Parts": parts})
+        self._client.delete_object(**self._journal)
+
+    def _resume(self) -> dict[int, Mapping[str, Any]]:
+        """The parts by number that are there already, of an upload that is begun if there is none to go on with."""
+        from botocore.exceptions import ClientError
+
+        try:
+            noted = json.loads(self._client.get_object(**self._journal)["Body"].read())
+            if noted["sha256"] == self._sha256:
+                self._upload = {**self._place, "UploadId": noted["upload"]}
+                pages = self._client.get_paginator("list_parts").paginate(**self._upload)
+                return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
+        except (ValueError, KeyError, TypeError):
+            pass  # somebody else's object: written over
+        except ClientError as error:
+            # Who may not list parts sends them all.
+            if _code(error) not in {*_MISSING, *_DENIED, "NoSuchUpload"}:
+                raise
+        answer = self._client.create_multipart_upload(
+            **self._place, ChecksumAlgorithm="SHA256", Metadata={"sha256": self._sha256}
+        )
+        self._upload = {**self._place, "UploadId": answer["UploadId"]}
+        note = json.dumps({"upload": answer["UploadId"], "sha256": self._sha256})
+        self._client.put_object(**self._journal, Body=note.encode())
+        return {}
+
+    def _bring(self, number: int, sent: Mapping[str, Any] | None) -> dict[str, Any]:
+        with self._path.open("rb") as file:
+            file.seek((number - 1) * self._part)
+            content = file.read(self._part)
+        checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        if sent is None or not _is_same(content, checksum, sent):
+            sent = dict(self._client.upload_part(**self._upload, PartNumber=number, Body=content, **_sha256(checksum)))
+        self._sent(len(content))
+        return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum}
+
+
+def _sha256(checksum: str) -> dict[str, str]:
+    """Arguments by which S3 refuses what does not have this digest (base64)."""
+    return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": checksum}
+
+
+def _is_same(content: bytes, checksum: str, sent: Mapping[str, Any]) -> bool:
+    """Whether a part that S3 has is this one."""
+    if sent["Size"] != len(content):
+        return False
+    if known := sent.get("ChecksumSHA256"):
+        return known == checksum
+    return sent["ETag"].strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 def parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
     """The results of a function that waits for S3, in order, many at once. The first error ends it."""
     for some in chunks(items, _AT_ONCE):
@@ -461,7 +571,7 @@ def _transfer_config() -> Any:
     return TransferConfig(
         multipart_threshold=_LARGE + 1,
         multipart_chunksize=_LARGE,
-        max_concurrency=8,
+        max_concurrency=_PARTS_AT_ONCE,
         # Not whatever client is best on this kind of instance: retries and checksums must be the same on all.
         preferred_transfer_client="classic",
     )

@@ -347,7 +347,7 @@ def load(config: Config, *, check_files: bool, prefix: str | None = None) -> Fol
     files that the sheet names exist; a worker does not, it may lack some of them.
     """
     if prefix:
-        config = _on_storage(config, prefix)
+        config = on_storage(config, prefix)
     targets = read_targets(
         [Path(path) for path in config.samples],
         engines=config.engines,
@@ -381,7 +381,7 @@ def prepare(workflow: Any, config: Mapping[str, Any]) -> Folding:
     return folding
 
 
-def _on_storage(config: Config, prefix: str) -> Config:
+def on_storage(config: Config, prefix: str) -> Config:
     """The config of a run whose files lie below a storage prefix such as `s3://bucket/runs/one`.
 
     Store and databases are for all runs: their relative paths count from the bucket.
@@ -432,7 +432,7 @@ def config_of_this_job(changes: Sequence[str] = ()) -> Config:
 def changes_of(config: Config, prefix: str | None = None) -> list[str]:
     """What makes the config of a run (on the storage `prefix`) differ from config/config.yaml, for `--config`."""
     read = load_config(_read_config_file())
-    usual = (_on_storage(read, prefix) if prefix else read).model_dump(mode="json")
+    usual = (on_storage(read, prefix) if prefix else read).model_dump(mode="json")
     changed = {key: value for key, value in config.model_dump(mode="json").items() if value != usual[key]}
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()]
 

@@ -26,6 +26,8 @@ class Queue(BaseModel):
     purchase: Literal["spot", "on_demand"] = "on_demand"
     price_per_hour: Annotated[float, Field(ge=0)] = 0.0
     """USD for the whole machine."""
+    disk_mb: Annotated[int, Field(ge=1)] | None = None
+    """Megabytes of disk behind the mounts; null if unknown. Not read here; other readers of the file need it."""
     share_identifier: str | None = None
     """Needed by queues with a fair-share policy, refused by others."""
 
@@ -47,6 +49,8 @@ class Fleet(BaseModel):
     """Not read here; other readers of the file need it."""
     controller_role_arn: str | None = None
     """Not read here either: the role of a job that runs Snakemake itself, whose jobs are made here."""
+    database_role_arn: str | None = None
+    """Not read here either: the role of a job that writes databases, which other jobs may only read."""
     job_role_arn: str | None = None
     execution_role_arn: str | None = None
     log_group: str = DEFAULT_LOG_GROUP
@@ -108,12 +112,17 @@ def load_fleet(path: str | None) -> Fleet:
     except (ValueError, yaml.YAMLError) as error:
         kind = "JSON" if file.suffix == ".json" else "YAML"
         raise WorkflowError(f"Fleet file {path}: not valid {kind}: {one_line(error)}") from None
+    return parse_fleet(raw, f"Fleet file {path}")
+
+
+def parse_fleet(raw: Any, where: str) -> Fleet:
+    """The fleet that YAML or JSON from `where` describes. WorkflowError with one line for each fault."""
     if not isinstance(raw, dict):
-        raise WorkflowError(f"Fleet file {path}: expected keys such as region and queues.")
+        raise WorkflowError(f"{where}: expected keys such as region and queues.")
     try:
         return Fleet.model_validate(raw)
     except ValidationError as error:
-        lines = [f"Fleet file {path}: {_where(fault['loc'], raw)}: {_what(fault)}" for fault in error.errors()]
+        lines = [f"{where}: {_where(fault['loc'], raw)}: {_what(fault)}" for fault in error.errors()]
         raise WorkflowError("\n".join(lines)) from None
 
 

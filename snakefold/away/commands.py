@@ -35,6 +35,16 @@ def add_to(commands: Any, *, with_config: Callable[[argparse.ArgumentParser, Com
     pull.add_argument("--to", type=Path, metavar="FOLDER", help="default: results, or results-NAME of a named run")
     pull.set_defaults(command=_pull)
 
+    about = "write the fleet file from Terraform's outputs"
+    config = commands.add_parser("aws-config", help=about, description=about)
+    source = config.add_mutually_exclusive_group()
+    source.add_argument(
+        "--terraform", type=Path, metavar="FOLDER", help="of the root module (default: infra/terraform)"
+    )
+    source.add_argument("--from", dest="file", metavar="FILE", help="what `terraform output -json` printed; - is stdin")
+    config.add_argument("--force", action="store_true", help="overwrite a fleet file that was edited")
+    config.set_defaults(command=_aws_config)
+
 
 def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=about, description=about)
@@ -116,3 +126,22 @@ def _pull(options: argparse.Namespace) -> None:
     checks = ", ".join(f"{count} by {check}" for check, count in pulled.checked.items())
     fetched = f"{pulled.fetched} files fetched ({pulled.size / 1e6:.1f} MB)"
     _tell(f"{folder}: {fetched}, {pulled.kept} were here; checked: {checks}")
+
+
+def _aws_config(options: argparse.Namespace) -> None:
+    from snakefold.away import aws_config
+    from snakefold.fleet import fleet_path
+
+    if options.file:
+        outputs, source = aws_config.outputs_of_file(options.file)
+    else:
+        outputs, source = aws_config.outputs_of_terraform(options.terraform or aws_config.TERRAFORM)
+    path = fleet_path()
+    written = aws_config.write_fleet(outputs, source, path, aws_config.recorded_images(), force=options.force)
+    for line in written.changes:
+        _say(f"  {line}")
+    for note in written.notes:
+        _say(note)
+    _tell(
+        f"{path}: {'written' if written.written else 'is up to date'}; `python -m snakefold doctor --profile aws-batch`"
+    )

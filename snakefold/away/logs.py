@@ -13,7 +13,12 @@ from snakemake_executor_plugin_aws_batch_fleet.aws import error_code
 _PAGE = 10_000
 """Events that one call gives at most."""
 _SECONDS_BETWEEN_LOOKS = 3.0
-_ENDED = ("SUCCEEDED", "FAILED")
+ENDED = ("SUCCEEDED", "FAILED")
+"""States of a job that has ended."""
+
+
+class NoLogYetError(SnakefoldError):
+    """CloudWatch does not know a stream: its job has said nothing yet, or the log group is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +96,20 @@ def follow(run: Run, source: LogSource, lines: int, say: Callable[[str], None]) 
     stream: str | None = None
     while True:
         if source.stream is not None and source.stream != stream:
-            first = stream is None
-            stream = source.stream
-            begun, token = tail(run, source, lines if first else _PAGE)
-            for line in begun:
-                say(line)
+            try:
+                begun, token = tail(run, source, lines if stream is None else _PAGE)
+            except NoLogYetError:
+                if source.state in ENDED:
+                    raise
+            else:
+                stream = source.stream
+                for line in begun:
+                    say(line)
         elif stream is not None:
             token = _say_new(run, source, stream, token, say)
-        if source.state in _ENDED:
+        if source.state in ENDED:
             if stream is None:
-                raise SnakefoldError(_no_log(source))
+                raise NoLogYetError(_no_log(source))
             _say_new(run, source, stream, token, say)
             return source.state
         time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -129,7 +138,7 @@ def _events(run: Run, source: LogSource, stream: str, **request: Any) -> Any:
             return run.aws.client("logs").get_log_events(logGroupName=group, logStreamName=stream, **request)
         except Exception as error:
             if error_code(error) == "ResourceNotFoundException":
-                raise SnakefoldError(
+                raise NoLogYetError(
                     f"job {source.job_id} ({source.state}): its log {stream} is not in group {group} (yet); if it "
                     "stays away, see that log_group in the fleet file is right"
                 ) from None

@@ -13,7 +13,7 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +44,19 @@ def pack(folding: Folding, targets: Iterable[Target], fleet: Path, archive: Path
 
     Raises SnakefoldError where git tracks nothing here, or a file cannot be read.
     """
+    return pack_files(_read_whole(folding), _inputs(targets), fleet, archive)
+
+
+def pack_files(read_whole: Iterable[Path], inputs: Set[Path], fleet: Path, archive: Path) -> Archive:
+    """Pack what git tracks, the config, the fleet file, and copies of other files, into the file `archive`.
+
+    `read_whole` are those that reading the workflow takes, `inputs` those that jobs read. Raises as `pack`.
+    """
     tracked = [name for name in _tracked() if _is_packable(Path(name))]
     sources = {Path(name): Path(name) for name in tracked}
     sources.setdefault(CONFIG, CONFIG)
-    inputs = _inputs(targets)
     dated = set()
-    for path in (*_read_whole(folding), *inputs):
+    for path in (*read_whole, *inputs):
         # What git tracks is found under its own path over there. A sheet's folder comes before its paths: `a/../b`.
         own = Path(os.path.normpath(path))
         place = own if own in sources and own.samefile(path) else place_of(path)

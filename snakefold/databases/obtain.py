@@ -9,8 +9,9 @@ from snakefold.databases.local import staged_folder, staging
 from snakefold.databases.locking import locked
 from snakefold.databases.manifest import MANIFEST_NAME, Manifest, manifest_text, verify
 from snakefold.databases.progress import DownloadProgress
-from snakefold.databases.registry import Database, load_registry
+from snakefold.databases.registry import Database, in_units, load_registry
 from snakefold.databases.remote import RemoteDatabase, verify_remote
+from snakefold.errors import SnakefoldError
 from snakefold.files import write_text
 from snakefold.s3 import S3Folder, is_s3
 
@@ -50,7 +51,33 @@ def verify_databases(folder: str) -> list[str]:
     return verify_remote(folder) if is_s3(folder) else verify(Path(folder))
 
 
-def _obtain_remote(wanted: Database, databases: Databases, base: Path, progress: DownloadProgress) -> Manifest:
+def mend(wanted: Database, databases: Databases, base: Path, progress: DownloadProgress, *, read: bool) -> Manifest:
+    """Have a database in S3 with every byte as its manifest says, and nothing of it left on this machine.
+
+    What is there is judged by sizes and, of objects that were written since the manifest, by digests; with `read`, all
+    bytes are read. Damaged objects are brought again; what was brought is compared with S3's digests of it. `base` is
+    where relative `file:` addresses begin. Raises SnakefoldError.
+    """
+    remote = RemoteDatabase(S3Folder(databases.folder), wanted.name)
+    holding = remote.holding(wanted)
+    if holding.manifest is not None and holding.reason is None:
+        chosen = holding.manifest.files if read else holding.touched
+        damaged = remote.altered(holding.manifest, chosen, read=read)
+        if damaged:
+            progress.note(f"{len(damaged)} files are damaged, such as {damaged[0]}: bringing them again")
+            remote.withdraw(damaged)
+    before = remote.held(wanted)
+    manifest = before or _obtain_remote(wanted, databases, base, progress, keep=False)
+    if before is None and (wrong := remote.altered(manifest, manifest.files)):
+        raise SnakefoldError(f"{remote.folder.url(wrong[0])}: is not what was written; is somebody else writing there?")
+    size = in_units(sum(record.size for record in manifest.files.values()))
+    progress.note(f"{len(manifest.files)} files, {size}: all there, with the digests of the manifest")
+    return manifest
+
+
+def _obtain_remote(
+    wanted: Database, databases: Databases, base: Path, progress: DownloadProgress, *, keep: bool = True
+) -> Manifest:
     remote = RemoteDatabase(S3Folder(databases.folder), wanted.name)
     found = remote.held(wanted)
     if found is not None:
@@ -65,7 +92,10 @@ def _obtain_remote(wanted: Database, databases: Databases, base: Path, progress:
         remote.begin()
         manifest = download_database(wanted, scratch, base=base, progress=progress)
         remote.publish(scratch / wanted.name, manifest, progress)
-        _keep(scratch / wanted.name, staged_folder(databases, manifest), progress)
+        if keep:
+            _keep(scratch / wanted.name, staged_folder(databases, manifest), progress)
+        else:
+            shutil.rmtree(scratch / wanted.name)
     progress.note(f"{len(manifest.files)} files in {remote.folder.url()}")
     return manifest
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from snakefold.away import logs
 from snakefold.away.launch import launch
 from snakefold.away.logs import find, follow, tail
 from snakefold.away.run import Run, open_run
@@ -343,3 +344,22 @@ def test_retry_takes_nothing_away_from_a_controller_that_lives(run: Run, reposit
     assert "Traceback" not in refused
     run.own.delete(["lock.json"])
     assert "0 results withdrawn" in repository.snakefold(*command)
+
+
+def test_following_waits_for_a_log_that_is_not_there_yet(
+    aws: FakeAws, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(aws, run, "fold", "echo first; sleep 1")
+    aws.wait_for_job(job_id, ["RUNNING"])
+    asked = iter(range(100))
+    events = logs._events
+
+    def late(*arguments: Any, **request: Any) -> Any:
+        if next(asked) < 2:
+            raise logs.NoLogYetError("not there")
+        return events(*arguments, **request)
+
+    monkeypatch.setattr(logs, "_events", late)
+    said: list[str] = []
+    assert follow(run, find(run, job_id), 50, said.append) == "SUCCEEDED"
+    assert said == ["first"]
