@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """GPU-seconds of a structure: a process each against one warm batch against the forward passes alone, for ESMFold.
 
     python -m bench.gpu_batch [--weights FOLDER] [--proteins 64] [--alone 8] [--precision tf32]
@@ -35,13 +36,15 @@ class Ends:
     finished: dict[str, Finished] = field(default_factory=dict)
 
     def done(self, member: str, finished: Finished) -> None:
+        """Write the prediction in the common form."""
         task, made = self.tasks[member]
         folder = self.folder / member
         folder.mkdir(parents=True)
-        self.engine.take_in(task, made, folder, finished.facts)
+        self.engine.take_in(task, made, folder)
         self.finished[member] = finished
 
     def failed(self, member: str, kind: str, reason: str, log: Sequence[str]) -> None:
+        """End the measurement."""
         raise SystemExit(f"{member}: {kind}: {reason}\n" + "\n".join(log))
 
 
@@ -96,7 +99,7 @@ def forward_passes(sequences: dict[str, str], weights: Path, parameters: dict) -
 
     drivers = Path(__file__).parents[1] / "snakefold" / "engines" / "drivers"
     sys.path.insert(0, str(drivers))
-    import esmfold  # pyright: ignore[reportMissingImports]
+    import esmfold
 
     driver = esmfold.EsmFold()
     driver.load({"weights": str(weights), "parameters": parameters})

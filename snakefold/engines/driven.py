@@ -1,15 +1,17 @@
-"""Engines that are other people's programs: each runs in its own Python, in a driver that the supervisor keeps at work."""
+"""Engines that are other people's programs: each in its own Python, in a driver that the supervisor keeps at work."""
 
+import copy
 import json
 import os
 import subprocess
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -30,7 +32,6 @@ _LEAST_SECONDS = 600
 class Calibration:
     """What a prediction takes: polynomials of the target's residues (calibration.yaml says how they were found)."""
 
-    load: float
     seconds: Sequence[float]
     gpu_memory_mb: Sequence[float]
     memory_mb: Sequence[float]
@@ -61,7 +62,7 @@ class DrivenEngine(ABC):
     limits: Limits
 
     @abstractmethod
-    def take_in(self, task: FoldTask, made: Path, folder: Path, facts: Mapping[str, Any]) -> Outcome:
+    def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Turn what the driver made of one member into the files of docs/architecture.md ("fold"), in `folder`.
 
         Raises MemberError if that is no prediction.
@@ -83,6 +84,15 @@ class DrivenEngine(ABC):
     def gpu_memory_mb(self, residues: int) -> int:
         """Estimated peak memory of the GPU, MB."""
         return round(_polynomial(self.calibration.gpu_memory_mb, residues))
+
+    def on_gpu(self, memory_mb: int) -> Self:
+        """The same engine, taking no target that is too long for a GPU of so much memory (MB)."""
+        shortest, longest = self.limits.min_length, self.limits.max_length
+        fits = bisect_right(range(shortest, longest + 1), memory_mb, key=self.gpu_memory_mb)
+        fitted = copy.copy(self)
+        # One that cannot take even the shortest says so of each target.
+        fitted.limits = replace(self.limits, max_length=max(shortest - 1, shortest + fits - 1))
+        return fitted
 
     def limit(self, task: FoldTask) -> float:
         """Seconds after which a member counts as hung."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,10 +12,10 @@ from snakefold.errors import MemberError
 from snakefold.outcome import Outcome
 from snakefold.structures.io import ModelChain
 
-ATOM37 = (
-    "N CA C CB O CG CG1 CG2 OG OG1 SG CD CD1 CD2 ND1 ND2 OD1 OD2 SD CE CE1 CE2 CE3 NE NE1 NE2 OE1 OE2 CH2 NH1 NH2 OH "
-    "CZ CZ2 CZ3 NZ OXT"
-).split()
+ATOM37 = tuple(
+    "N CA C CB O CG CG1 CG2 OG OG1 SG CD CD1 CD2 ND1 ND2 OD1 OD2 SD CE CE1 CE2 CE3 NE NE1 NE2 OE1 OE2 CH2 NH1 NH2 OH "  # noqa: SIM905
+    "CZ CZ2 CZ3 NZ OXT".split()
+)
 """AlphaFold's order of atoms."""
 
 
@@ -32,7 +31,7 @@ class EsmFold(DrivenEngine):
     needs_templates = False
     limits = Limits(min_length=10, max_length=1500, max_chains=10, letters=STANDARD_LETTERS | frozenset("X"))
 
-    def take_in(self, task: FoldTask, made: Path, folder: Path, facts: Mapping[str, Any]) -> Outcome:
+    def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of `prediction.npz` (see drivers/esmfold.py) in the common form."""
         try:
             with np.load(made / "prediction.npz") as content:

@@ -52,7 +52,6 @@ class Finished:
     memory_mb: float
     gpu_memory_mb: float | None
     device: str | None
-    facts: Mapping[str, Any]
 
 
 class Ends(Protocol):
@@ -232,7 +231,6 @@ class Supervisor:
                     memory_mb=event["memory_mb"],
                     gpu_memory_mb=event["gpu_memory_mb"],
                     device=life.device,
-                    facts=event["facts"],
                 ),
             )
         elif what == "failed":

@@ -16,6 +16,7 @@ from snakefold.engines import supervisor
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
 from snakefold.errors import SnakefoldError, Terminated
+from snakefold.files import read_json
 
 DRIVER = Path(__file__).parent / "drivers" / "obedient.py"
 
@@ -68,11 +69,14 @@ class Bench:
         assert set(self.ends.done_members) | set(self.ends.failures) == set(members)
         assert not set(self.ends.done_members) & set(self.ends.failures)
         for member in self.ends.done_members:
-            assert [path.name for path in (self.folder / "members" / member).iterdir()] == ["result.txt"]
+            assert [path.name for path in (self.folder / "members" / member).iterdir()] == ["result.json"]
         return self.ends
 
+    def how(self, member: str) -> dict[str, int]:
+        return read_json(self.folder / "members" / member / "result.json")
+
     def processes(self) -> set[int]:
-        return {finished.facts["pid"] for finished in self.ends.done_members.values()}
+        return {self.how(member)["pid"] for member in self.ends.done_members}
 
 
 @pytest.fixture
@@ -116,7 +120,7 @@ def test_a_crash_that_does_not_come_again_costs_nothing(bench: Bench) -> None:
 def test_of_a_group_that_dies_together_only_the_culprit_fails(bench: Bench) -> None:
     ends = bench.run("abcdef", do={"b": "kill"}, group=3)
     assert set(ends.failures) == {"b"}
-    assert {member for member, finished in ends.done_members.items() if finished.facts["together"] == 1} == {"a", "c"}
+    assert {member for member in ends.done_members if bench.how(member)["together"] == 1} == {"a", "c"}
 
 
 def test_two_culprits_are_both_found(bench: Bench) -> None:
@@ -143,15 +147,15 @@ def test_an_error_within_a_group_fails_one_member(bench: Bench) -> None:
 
 def test_out_of_gpu_memory_is_answered_by_the_engines_own_means_first(bench: Bench) -> None:
     ends = bench.run(do={"b": "eased", "c": "hungry"})
-    assert ends.done_members["b"].facts["ease"] == 2
-    assert ends.done_members["d"].facts["ease"] == 0
+    assert bench.how("b")["ease"] == 2
+    assert bench.how("d")["ease"] == 0
     assert ends.failures == {"c": ("out_of_memory", "MemoryError: never enough")}
     assert "b: out of GPU memory, measure 2 against it" in bench.said
 
 
 def test_a_group_too_large_for_the_memory_goes_one_by_one(bench: Bench) -> None:
     ends = bench.run(do={"b": "crowded"}, group=4)
-    assert {finished.facts["together"] for finished in ends.done_members.values()} == {1}
+    assert {bench.how(member)["together"] for member in ends.done_members} == {1}
 
 
 def test_a_member_that_hangs_is_ended_by_its_limit(bench: Bench) -> None:

@@ -6,15 +6,18 @@ writes to the driver's standard input, the driver to what was its standard outpu
 standard error, which is the log.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json
 import os
 import resource
+import shutil
 import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 SECONDS_BETWEEN_SIGNS = 5.0
@@ -25,8 +28,8 @@ Task = dict[str, Any]
 None); `template` (path or None); `seed`; `parameters`."""
 
 
-class Refused(Exception):
-    """This member cannot be predicted, whatever is tried. `kind` is a short class for tables."""
+class RefusedError(Exception):
+    """A member that cannot be predicted, whatever is tried. `kind` is a short class for tables."""
 
     def __init__(self, kind: str, reason: str) -> None:
         self.kind = kind
@@ -40,17 +43,19 @@ class Driver:
     """How many measures against want of GPU memory `predict` knows, each stronger than the one before."""
 
     def load(self, settings: dict[str, Any]) -> None:
-        """Get ready: import, read the weights. `settings` are `weights` (folder or None), `cache` (folder),
-        `parameters` of the engine, `memory_mb` (of the GPU, or None for all that there is) and `tasks` (how many come,
-        and the longest)."""
+        """Get ready: import, read the weights.
+
+        `settings` are `weights` (folder or None), `parameters` of the engine, and `cache`, a folder for what helps the
+        next process.
+        """
         raise NotImplementedError
 
     def groups(self, tasks: list[Task]) -> list[list[Task]]:
         """The members in the order in which to predict them, those together that go through the engine at once."""
         return [[task] for task in tasks]
 
-    def predict(self, tasks: list[Task], ease: int) -> list[dict[str, Any]]:
-        """Predict a group, write each member's files into its folder, return facts (small JSON values) of each.
+    def predict(self, tasks: list[Task], ease: int) -> None:
+        """Predict a group, and write each member's files into its folder.
 
         `ease` is 0 at first and is raised, up to `eases`, when a single member did not fit in the GPU's memory.
         """
@@ -79,6 +84,7 @@ class TorchDriver(Driver):
     """What all engines on PyTorch have in common."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
+        """As Driver has it."""
         import torch
 
         # Of the CPU's allocator there is only the text.
@@ -93,6 +99,7 @@ class TorchDriver(Driver):
         )
 
     def free(self) -> None:
+        """As Driver has it."""
         import gc
 
         import torch
@@ -102,17 +109,20 @@ class TorchDriver(Driver):
             torch.cuda.empty_cache()
 
     def device(self) -> str | None:
+        """As Driver has it."""
         import torch
 
         return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
     def reset_peak(self) -> None:
+        """As Driver has it."""
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     def peak_mb(self) -> float | None:
+        """As Driver has it."""
         import torch
 
         return torch.cuda.max_memory_reserved() / 1e6 if torch.cuda.is_available() else None
@@ -122,15 +132,18 @@ class JaxDriver(Driver):
     """What all engines on JAX have in common."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
+        """As Driver has it."""
         return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
     def device(self) -> str | None:
+        """As Driver has it."""
         import jax
 
         device = jax.devices()[0]
         return None if device.platform == "cpu" else str(device.device_kind)
 
     def peak_mb(self) -> float | None:
+        """As Driver has it."""
         import jax
 
         # JAX cannot forget a peak: of members in order of length the largest so far is nearly the last one's.
@@ -155,6 +168,7 @@ class Service:
         self._stopped = threading.Event()
 
     def run(self) -> None:
+        """Load, predict, leave."""
         settings = json.loads(sys.stdin.readline())
         threading.Thread(target=self._sign, daemon=True).start()
         started = time.monotonic()
@@ -180,12 +194,11 @@ class Service:
         self._driver.reset_peak()
         started = time.monotonic()
         failure = None
-        facts: list[dict[str, Any]] = []
         try:
-            facts = self._driver.predict(group, ease)
-        except Refused as error:
+            self._driver.predict(group, ease)
+        except RefusedError as error:
             failure = error.kind, str(error)
-        except BaseException as error:  # noqa: BLE001, an engine may raise anything, and the other members must go on
+        except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             traceback.print_exc()
@@ -195,11 +208,9 @@ class Service:
         peak = self._driver.peak_mb()
         if failure is None:
             weights = [sum(len(chain["sequence"]) for chain in task["chains"]) for task in group]
-            for task, weight, of_task in zip(group, weights, facts):
+            for task, weight in zip(group, weights):  # noqa: B905 (Python 3.9 has no `strict`)
                 share = seconds * weight / sum(weights)
-                self._say(
-                    "done", member=task["id"], seconds=share, gpu_memory_mb=peak, memory_mb=_memory_mb(), facts=of_task
-                )
+                self._say("done", member=task["id"], seconds=share, gpu_memory_mb=peak, memory_mb=_memory_mb())
             return
         # Outside the `except`: its traceback would hold on to the memory that is to be freed.
         self._driver.free()
@@ -234,10 +245,8 @@ class Service:
 
 def _empty(folder: str) -> None:
     """Remove what an attempt left in a member's folder."""
-    import shutil
-
     shutil.rmtree(folder)
-    os.makedirs(folder)
+    Path(folder).mkdir()
 
 
 def _memory_mb() -> float:

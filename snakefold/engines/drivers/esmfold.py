@@ -5,6 +5,7 @@ Runs in the engine's own Python; see driver_protocol.py. Writes `prediction.npz`
 0-100, `pae` (residues, residues) in angstrom, `ptm`.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from pathlib import Path
@@ -30,6 +31,7 @@ class EsmFold(TorchDriver):
     eases = len(CHUNKS) - 1
 
     def load(self, settings: dict[str, Any]) -> None:
+        """Read the weights, a folder as transformers writes it."""
         import torch
         from transformers import EsmForProteinFolding
         from transformers.models.esm.openfold_utils import atom14_to_atom37
@@ -80,7 +82,8 @@ class EsmFold(TorchDriver):
             num_recycles=self.parameters["recycles"],
         )
 
-    def predict(self, tasks: list[Task], ease: int) -> list[dict[str, Any]]:
+    def predict(self, tasks: list[Task], ease: int) -> None:
+        """Write prediction.npz for each member."""
         torch = self.torch
         self.model.trunk.set_chunk_size(CHUNKS[ease])
         with torch.inference_mode():
@@ -88,7 +91,6 @@ class EsmFold(TorchDriver):
             atoms = self.to_atom37(output.positions[-1].float(), output).cpu().numpy()
             exists = output.atom37_atom_exists.cpu().numpy() > 0.5
             plddt = output.plddt[..., 1].float().cpu().numpy() * 100
-            facts = []
             for number, task in enumerate(tasks):
                 kept = _kept(task)
                 # Over the residues of this member alone: padding and linkers must count for nothing.
@@ -103,8 +105,6 @@ class EsmFold(TorchDriver):
                     pae=errors.cpu().numpy().astype(np.float32),
                     ptm=np.float32(_ptm(torch, logits)),
                 )
-                facts.append({})
-        return facts
 
 
 def _fused(torch: Any, attention: Any) -> Any:
@@ -163,7 +163,7 @@ def _run_in_bf16(torch: Any, blocks: Any) -> None:
 
 
 def _ptm(torch: Any, logits: Any) -> float:
-    """pTM from the logits (residues, residues, bins) of the aligned error: Jumper et al. 2021, supplement 1.9.7."""
+    """PTM from the logits (residues, residues, bins) of the aligned error: Jumper et al. 2021, supplement 1.9.7."""
     length, bins = logits.shape[0], logits.shape[-1]
     edges = torch.linspace(0, 31, bins - 1, device=logits.device)
     step = edges[1] - edges[0]

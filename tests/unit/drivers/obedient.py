@@ -1,11 +1,13 @@
+# pyright: reportMissingImports=false
 """A driver that does to itself what the sequences say: the supervisor's tests send it.
 
 Parameters: `do` maps a member to what it does ("kill", "segfault", "exit", "hang", "freeze", "error", "refuse",
-"noise", "slow", "hungry", "chatter"); `once` holds members that do it a single time, by a file; `load` is what happens while loading;
-`group` is how many members go through at once.
+"slow", "hungry", "eased", "crowded"); `once` holds members that do it a single time; `load` says what happens while
+loading; `group` is how many members go through at once; `marks` is a folder for notes.
 """
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -15,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "snakefold" / "engines" / "drivers"))
 
-from driver_protocol import Driver, Refused, Task, serve  # noqa: E402
+from driver_protocol import Driver, RefusedError, Task, serve
 
 
 class Obedient(Driver):
@@ -32,7 +34,7 @@ class Obedient(Driver):
         size = self.settings.get("group", 1)
         return [tasks[start : start + size] for start in range(0, len(tasks), size)]
 
-    def predict(self, tasks: list[Task], ease: int) -> list[dict[str, Any]]:
+    def predict(self, tasks: list[Task], ease: int) -> None:
         for task in tasks:
             print(f"working on {task['id']}", flush=True)
             (Path(task["folder"]) / "half.txt").write_text("half")
@@ -41,8 +43,9 @@ class Obedient(Driver):
             if what and not (task["id"] in self.settings.get("once", []) and mark.exists()):
                 mark.touch()
                 self.suffer(what, ease, alone=len(tasks) == 1)
-            (Path(task["folder"]) / "half.txt").rename(Path(task["folder"]) / "result.txt")
-        return [{"pid": os.getpid(), "ease": ease, "together": len(tasks)} for task in tasks]
+            (Path(task["folder"]) / "half.txt").unlink()
+            how = {"pid": os.getpid(), "ease": ease, "together": len(tasks)}
+            (Path(task["folder"]) / "result.json").write_text(json.dumps(how))
 
     def suffer(self, what: str, ease: int, *, alone: bool) -> None:
         if what == "kill":
@@ -58,7 +61,7 @@ class Obedient(Driver):
         elif what == "error":
             raise ValueError("this is no protein\nmore about it")
         elif what == "refuse":
-            raise Refused("not_accepted", "too odd")
+            raise RefusedError("not_accepted", "too odd")
         elif what == "slow":
             time.sleep(2)
         elif what == "hungry":
