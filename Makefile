@@ -14,7 +14,7 @@ LINK_PLUGINS = for plugin in snakemake_executor_plugin_aws_batch_fleet snakemake
 	ln -sfn "$(CURDIR)/$$plugin" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/$$plugin"; done
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-podman image aws-config lint format bench lock schema data system-deps clean
+.PHONY: help run test test-fast test-podman test-engines image aws-config lint format bench lock schema data system-deps clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-fast: .venv/dev  ## unit and DAG tests only
 
 test-podman: .venv/dev  ## the worker image and jobs in containers (podman, mmdebstrap)
 	$(BIN)/pytest -m podman $(ARGS)
+
+test-engines: .venv/dev .venv-esmfold/ready  ## engines with their real code and small random weights, on a CPU
+	SNAKEFOLD_PYTHON_ESMFOLD=$(CURDIR)/.venv-esmfold/bin/python $(BIN)/pytest tests/engines $(ARGS)
 
 image: .venv/run  ## build the worker image (ARGS="--help" tells the options)
 	$(BIN)/python -m containers.build worker $(ARGS)
@@ -72,6 +75,11 @@ clean:  ## remove results, work, store and databases of runs in this folder (not
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "snakefold needs Python 3.11, 3.12 or 3.13 on PATH (or PYTHON=/path/to/python)"; exit 1; }
 	$(PYTHON) -m venv .venv
+
+.venv-esmfold/ready: envs/esmfold.txt
+	$(PYTHON) -m venv .venv-esmfold
+	.venv-esmfold/bin/pip install --quiet --disable-pip-version-check -r envs/esmfold.txt
+	@touch $@
 
 .venv/run: envs/requirements.lock | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock

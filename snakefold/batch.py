@@ -24,7 +24,10 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from snakefold.errors import MemberError, SnakefoldError
+from snakefold.engines.base import FoldTask
+from snakefold.engines.driven import DrivenEngine
+from snakefold.engines.supervisor import Finished, Supervisor
+from snakefold.errors import MemberError, SnakefoldError, Terminated
 from snakefold.files import read_json, sha256_of_file, write_json
 from snakefold.outcome import Outcome, Status
 from snakefold.progress import Progress
@@ -161,8 +164,19 @@ class BatchRun:
                 missing[member] = action
         return missing
 
-    def keep(self, member: str, action: Action, folder: Path, outcome: Outcome, seconds: float, memory: float) -> None:
-        """Store the files of `folder` as the result of a member."""
+    def keep(
+        self,
+        member: str,
+        action: Action,
+        folder: Path,
+        outcome: Outcome,
+        seconds: float,
+        memory: float,
+        *,
+        hardware: str | None = None,
+        gpu_memory: float | None = None,
+    ) -> None:
+        """Store the files of `folder` as the result of a member; memory in MB."""
         files = {
             path.relative_to(folder).as_posix(): sha256_of_file(path)
             for path in sorted(folder.rglob("*"))
@@ -174,7 +188,8 @@ class BatchRun:
             files=files,
             seconds=round(seconds, 3),
             peak_memory_mb=round(memory, 1),
-            hardware=platform.machine(),
+            hardware=hardware or platform.machine(),
+            gpu_memory_mb=None if gpu_memory is None else round(gpu_memory, 1),
         )
         self.store.commit(action.key, record, folder)
         self._computed += 1
@@ -277,6 +292,67 @@ def run_in_processes(
             raise
 
 
+def run_in_driver(
+    run: BatchRun,
+    actions: Mapping[str, Action],
+    tasks: Mapping[str, FoldTask],
+    engine: DrivenEngine,
+    weights: Path | None,
+) -> None:
+    """Compute members in one warm process of the engine's own; keep or fail each in `run`.
+
+    Raises SnakefoldError if the engine cannot be started: that is no fault of a member's.
+    """
+    if not actions:
+        return
+    made = run.scratch / "made"
+    parameters = next(iter(tasks.values())).parameters
+    Supervisor(
+        engine.command(weights, parameters, run.scratch / "cache"),
+        {member: (task, made / member) for member, task in tasks.items()},
+        ends=_Members(run, actions, tasks, engine, made),
+        scratch=run.scratch,
+        limit=engine.limit,
+        deadline=run.deadline,
+        say=run.progress.note,
+    ).run()
+
+
+@dataclass(frozen=True)
+class _Members:
+    """Takes in what a driver makes."""
+
+    run: BatchRun
+    actions: Mapping[str, Action]
+    tasks: Mapping[str, FoldTask]
+    engine: DrivenEngine
+    made: Path
+
+    def done(self, member: str, finished: Finished) -> None:
+        folder = self.run.scratch / "members" / member
+        folder.mkdir(parents=True)
+        try:
+            outcome = self.engine.take_in(self.tasks[member], self.made / member, folder)
+        except MemberError as error:
+            self.run.fail(member, error.kind, str(error))
+            return
+        finally:
+            shutil.rmtree(self.made / member, ignore_errors=True)
+        self.run.keep(
+            member,
+            self.actions[member],
+            folder,
+            outcome,
+            finished.seconds,
+            finished.memory_mb,
+            hardware=finished.device,
+            gpu_memory=finished.gpu_memory_mb,
+        )
+
+    def failed(self, member: str, kind: str, reason: str, log: Sequence[str]) -> None:
+        self.run.fail(member, kind, reason, log)
+
+
 def _settle(run: BatchRun, member: str, action: Action, future: Future[Any], folder: Path) -> None:
     log_path = run.scratch / f"{member}.log"
 
@@ -358,4 +434,4 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    raise Terminated

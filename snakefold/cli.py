@@ -157,6 +157,7 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = batch_step("fold", _fold, "models of the targets of one batch", engine=True)
     parser.add_argument("--msas", type=Path, nargs="*", required=True, metavar="RECEIPT")
     parser.add_argument("--templates", type=Path, nargs="*", required=True, metavar="RECEIPT")
+    parser.add_argument("--weights", type=Path, nargs="*", default=[], metavar="MANIFEST")
     given(parser)
     parser = batch_step("relax", _relax, "relaxed models of one batch", engine=True)
     parser.add_argument("--models", type=Path, required=True, metavar="RECEIPT")
@@ -368,6 +369,7 @@ def _fold(options: argparse.Namespace) -> None:
         options.msas,
         options.templates,
         options.given,
+        next(iter(options.weights), None),
         options.receipt,
         threads=options.threads,
         attempts_left=options.attempts_left,

@@ -117,6 +117,18 @@ class Template(Section):
     )
 
 
+class EsmFold(Section):
+    """Parameters of the engine `esmfold`."""
+
+    recycles: int = Field(default=3, ge=0, le=20, description="Passes through the trunk after the first.")
+    tokens: int = Field(
+        default=1024, ge=1, description="Residues that go through the network at once, in several sequences if short."
+    )
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        default="tf32", description="Of matrix products in the trunk; docs/engines.md says what it changes."
+    )
+
+
 class Relax(Section):
     """The restrained minimisation. The defaults are AlphaFold's."""
 
@@ -136,6 +148,11 @@ class Planning(Section):
 
     minutes: float = Field(default=30.0, gt=0, description="Aim for one batch, in minutes of one core or one GPU.")
     max_members: int = Field(default=500, ge=1, description="Chains or targets of one batch at most.")
+    gpu_memory_mb: int = Field(
+        default=80_000,
+        ge=0,
+        description="Memory of the largest GPU there is, in MB; targets that need more are refused at the start.",
+    )
     search_seconds: float = Field(
         default=20.0,
         gt=0,
@@ -183,6 +200,7 @@ class Config(Section):
     search: Search = Search()
     templates: Templates = Templates()
     template: Template = Template()
+    esmfold: EsmFold = EsmFold()
     relax: Relax = Relax()
     plan: Planning = Planning()
 
@@ -195,8 +213,9 @@ class Config(Section):
         return {key: value for key, value in data.items() if value is not None or not _is_section(key)}
 
     def parameters_of_engine(self, engine: str) -> dict[str, Any]:
-        """The settings of one engine as plain JSON values; empty for an engine that has none."""
-        return self.template.parameters() if engine == "template" else {}
+        """The settings of one engine, in the section of its name, as plain JSON values; empty for one that has none."""
+        section = getattr(self, engine, None)
+        return section.parameters() if isinstance(section, Section) else {}
 
 
 def load_config(mapping: Mapping[str, Any], *, engines: Mapping[str, Engine] = ENGINES) -> Config:

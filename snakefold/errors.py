@@ -18,6 +18,10 @@ class FaultsError(SnakefoldError):
         super().__init__("\n".join(self.faults))
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the machine is about to go. What is nearly finished may be finished."""
+
+
 class MemberError(SnakefoldError):
     """One member of a batch cannot be computed; the other members go on.
 

@@ -52,7 +52,8 @@ class Batch:
 
     `members` are search ids of chains ("search_msa", "search_templates") or target ids ("fold", "relax"). `seconds` is
     the estimated work of one core (or one GPU, if `gpus` is not 0) and `longest_seconds` the part of the slowest
-    member; `memory_mb` (decimal MB) is the estimated peak of the largest member, `residues` the length of the longest.
+    member; `memory_mb` (decimal MB) is the estimated peak of the largest member, `gpu_memory_mb` that on the GPU,
+    `residues` the length of the longest.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Batch:
     memory_mb: int
     residues: int
     gpus: int = 0
+    gpu_memory_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,6 +476,7 @@ def _fold_batches(engine: Engine, targets: Sequence[Target], digests: Mapping[st
                     overhead=0,
                     memory_mb=engine.memory_mb(longest),
                     gpus=engine.gpus,
+                    gpu_memory_mb=engine.gpu_memory_mb(longest),
                 )
             )
     return batches
@@ -539,6 +542,7 @@ def _batch(
     overhead: float,
     memory_mb: int,
     gpus: int = 0,
+    gpu_memory_mb: int = 0,
 ) -> Batch:
     """A batch of members (length, name, seconds), named by the digest of its identity."""
     ordered = sorted(members)
@@ -553,6 +557,7 @@ def _batch(
         memory_mb=memory_mb,
         residues=ordered[-1][0],
         gpus=gpus,
+        gpu_memory_mb=gpu_memory_mb,
     )
 
 

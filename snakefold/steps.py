@@ -26,12 +26,13 @@ from snakefold.batch import (
     fetch_files,
     peak_memory_mb,
     read_receipt,
+    run_in_driver,
     run_in_processes,
 )
 from snakefold.databases.local import local_folder
 from snakefold.databases.manifest import Manifest, read_manifest
-from snakefold.engines import ENGINES
 from snakefold.engines.base import ChainInputs, Engine, FoldTask
+from snakefold.engines.driven import DrivenEngine
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.files import read_json, sha256_of_file, sha256_of_json, write_json
 from snakefold.kernels import share_kernels
@@ -312,20 +313,27 @@ def fold(
     msas: Sequence[Path],
     templates: Sequence[Path],
     given: Sequence[Path],
+    weights: Path | None,
     receipt: Path,
     *,
     threads: int,
     attempts_left: int,
     minutes: float | None,
 ) -> None:
-    """Models of the targets of one batch, by one engine."""
-    predictor = ENGINES[engine]
+    """Models of the targets of one batch, by one engine; `weights` is the manifest of its weights, if it has any."""
+    predictor = job.folding.engines[engine]
     found_msas, found_templates = _read_receipts(msas), _read_receipts(templates)
     own = Given(job, given)
     parameters = job.folding.config.parameters_of_engine(engine)
     targets = {member: job.folding.plan.target(member) for member in job.folding.plan.fold(engine, batch).members}
     needed = {member: _needs_of(target, found_msas, found_templates, predictor) for member, target in targets.items()}
-    databases = {member: databases_behind(needs.values()) for member, needs in needed.items()}
+    manifests = [] if weights is None else [read_manifest(weights)]
+    databases = {member: [*databases_behind(needs.values()), *_named(manifests)] for member, needs in needed.items()}
+    version = (
+        predictor.versions()
+        if isinstance(predictor, DrivenEngine)
+        else _version(predictor.version, *predictor.packages)
+    )
     with job.batch(
         "fold",
         batch,
@@ -349,13 +357,14 @@ def fold(
                 actions[member] = Action(
                     step="fold",
                     tool=engine,
-                    version=_version(predictor.version, *predictor.packages),
+                    version=version,
                     parameters=parameters,
                     inputs=_inputs_of(target, needs, own),
+                    databases=_digests(manifests),
                     seed=target.seed,
                 )
         missing = run.find_stored(actions)
-        calls = {}
+        tasks = {}
         for member in missing:
             target = targets[member]
             chains = [
@@ -371,10 +380,14 @@ def fold(
                 for chain in target.chains
             ]
             template = None if target.template is None else own.fetch(target.template, run.scratch)
-            task = FoldTask(chains=tuple(chains), seed=target.seed, template=template, parameters=parameters)
-            calls[member] = partial(predictor.predict, task)
-        share_kernels()
-        run_in_processes(run, missing, calls, workers=threads)
+            tasks[member] = FoldTask(chains=tuple(chains), seed=target.seed, template=template, parameters=parameters)
+        if isinstance(predictor, DrivenEngine):
+            folder = None if weights is None else local_folder(weights, job.folding.config.databases)
+            run_in_driver(run, missing, tasks, predictor, folder)
+        else:
+            share_kernels()
+            calls = {member: partial(predictor.predict, task) for member, task in tasks.items()}
+            run_in_processes(run, missing, calls, workers=threads)
         run.write_receipt(receipt)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from snakefold import plan as planning
 from snakefold.config import Config, load_config
 from snakefold.databases.registry import Preset, Registry, load_registry
+from snakefold.engines import engines_for
+from snakefold.engines.driven import DrivenEngine
 from snakefold.errors import FaultsError, SnakefoldError
 from snakefold.files import is_address, sha256_of_json
 from snakefold.place import S3Place
@@ -28,6 +30,9 @@ PREFIX_VARIABLE = "SNAKEFOLD_PREFIX"
 
 CACHE_VARIABLE = "SNAKEFOLD_DATABASE_CACHE"
 """Environment variable that an image sets: the folder of the machine into which databases on S3 are brought."""
+
+GPU_THREADS = 4
+"""Threads of a job on a GPU: what AWS's smallest machines with one have."""
 
 MAX_THREADS = 8
 """Threads of one job; Snakemake lowers them to the cores there are."""
@@ -64,7 +69,8 @@ class Folding:
         self.databases: Registry = registry
         self.preset: Preset = registry.preset(config.databases.preset)
         self._refuse_profiles()
-        self.plan: Plan = make_plan(targets, config)
+        self.engines = engines_for(config.plan.gpu_memory_mb)
+        self.plan: Plan = make_plan(targets, config, self.engines)
         self.sheets = [Path(path) for path in config.samples]
 
     # Databases
@@ -85,7 +91,8 @@ class Folding:
         if not is_address(folder):
             return folder
         # Another controller remembers no parameters: other pins must show in the path.
-        pins = {name: self.pin(name) for name in sorted({*self.preset.msa, self.preset.templates})}
+        weights = {self.engines[str(batch.engine)].weights for batch in self.plan.folds.values()} - {None}
+        pins = {name: self.pin(name) for name in sorted({*self.preset.msa, self.preset.templates, *map(str, weights)})}
         return f"{self.config.work}/databases/{sha256_of_json(pins)[:12]}"
 
     def pin(self, wildcards: Any) -> str:
@@ -198,13 +205,27 @@ class Folding:
         """Digests of the templates that the sheet gives for targets of this batch, if it gives any."""
         return self._taken_inputs("fold", wildcards.engine, wildcards.batch)
 
+    def weights_of_fold(self, wildcards: Any) -> list[str]:
+        """Manifest of an engine's weights, if it has any."""
+        weights = self.engines[wildcards.engine].weights
+        return [] if weights is None else [self.manifest(weights)]
+
+    def fold_image(self, wildcards: Any) -> str:
+        """The image of a fold job, by its name in the fleet file: engines that are other people's have their own."""
+        return wildcards.engine if isinstance(self.engines[wildcards.engine], DrivenEngine) else "worker"
+
+    def fold_gpu_memory_mb(self, wildcards: Any, attempt: int) -> int:
+        """Memory of the GPU of a fold job, MB."""
+        return self._fold(wildcards).gpu_memory_mb * attempt
+
     def fold_gpus(self, wildcards: Any) -> int:
         """GPUs of one fold job."""
         return self._fold(wildcards).gpus
 
     def fold_threads(self, wildcards: Any) -> int:
-        """Members that a fold job on CPUs works on at a time; a GPU takes one after the other."""
-        return min(MAX_THREADS, len(self._fold(wildcards).members))
+        """Members that a fold job on CPUs works on at a time; a GPU takes one after the other, cores feed it."""
+        batch = self._fold(wildcards)
+        return GPU_THREADS if batch.gpus else min(MAX_THREADS, len(batch.members))
 
     def fold_memory_mb(self, wildcards: Any, threads: int, attempt: int) -> int:
         """Memory of a fold job with all its threads at work, MB."""
@@ -212,7 +233,9 @@ class Folding:
 
     def fold_minutes(self, wildcards: Any, threads: int, attempt: int) -> int:
         """Time limit of a fold job, minutes."""
-        return self._limit(planning.fold_minutes(self._fold(wildcards), threads), attempt)
+        weights = self.engines[wildcards.engine].weights
+        estimate = planning.fold_minutes(self._fold(wildcards), threads)
+        return self._limit(estimate, attempt, [] if weights is None else [weights])
 
     def models_of_relaxation(self, wildcards: Any) -> str:
         """Receipt with the models that a relax batch starts from."""
@@ -353,6 +376,7 @@ def load(config: Config, *, check_files: bool, prefix: str | None = None) -> Fol
         engines=config.engines,
         seed=config.seed,
         check_files=check_files,
+        registry=engines_for(config.plan.gpu_memory_mb),
     )
     registry = load_registry(relocated(Path(config.databases.registry)))
     return Folding(config, targets, registry, prefix=prefix, is_main_process=check_files)

@@ -1,6 +1,20 @@
 """The structure predictors."""
 
-from snakefold.engines.base import Engine
+from collections.abc import Mapping
+
+from snakefold.engines.base import OwnEngine
+from snakefold.engines.driven import DrivenEngine
+from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.template import TemplateEngine
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (TemplateEngine(),)}
+AnyEngine = OwnEngine | DrivenEngine
+
+ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold())}
+
+
+def engines_for(gpu_memory_mb: int) -> Mapping[str, AnyEngine]:
+    """All engines, with the lengths that they accept on GPUs of so much memory (MB)."""
+    return {
+        name: engine.on_gpu(gpu_memory_mb) if isinstance(engine, DrivenEngine) else engine
+        for name, engine in ENGINES.items()
+    }

@@ -43,7 +43,7 @@ class FoldTask:
 
 
 class Engine(Protocol):
-    """A structure predictor. Reading these attributes imports nothing heavy; only `predict` does."""
+    """A structure predictor, as the plan knows it. Nothing heavy is imported for that."""
 
     name: str
     version: str
@@ -51,6 +51,8 @@ class Engine(Protocol):
     packages: tuple[str, ...]
     """Python packages that compute the result; their versions enter the store keys too."""
     licence: str
+    weights: str | None
+    """The database (config/databases.yaml) with the weights; None for an engine that has none."""
     needs_msa: bool
     needs_templates: bool
     gpus: int
@@ -63,6 +65,14 @@ class Engine(Protocol):
     def memory_mb(self, residues: int) -> int:
         """Estimated peak memory in MB (decimal, as Snakemake counts) for one target of so many residues."""
         ...
+
+    def gpu_memory_mb(self, residues: int) -> int:
+        """The same of a GPU's memory; 0 for an engine that takes none."""
+        ...
+
+
+class OwnEngine(Engine, Protocol):
+    """An engine of ours, which predicts in snakefold's own processes, one member on each core."""
 
     def predict(self, task: FoldTask, folder: Path) -> Outcome:
         """Predict one target and write the files of docs/architecture.md ("fold") into `folder`.

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from snakefold.config import MAX_SEED, Config, unknown_engine
-from snakefold.engines import ENGINES
+from snakefold.engines import ENGINES, engines_for
 from snakefold.engines.base import Engine
 from snakefold.errors import FaultsError
 from snakefold.sheet.relocation import relocated
@@ -60,12 +60,14 @@ def files_of_sheets(paths: Sequence[Path]) -> list[Path]:
 
 
 def check_sheets(
-    paths: Sequence[Path], config: Config, *, registry: Mapping[str, Engine] = ENGINES
+    paths: Sequence[Path], config: Config, *, registry: Mapping[str, Engine] | None = None
 ) -> tuple[tuple[Target, ...], tuple[str, ...]]:
     """Look through sample sheets and all files that they name.
 
     Returns the targets without a fault, and the faults, one line each; a sheet is fine if there are none.
     """
+    if registry is None:
+        registry = engines_for(config.plan.gpu_memory_mb)
     return _read(paths, config.engines, config.seed, deep=True, check_files=True, registry=registry)
 
 

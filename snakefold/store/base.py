@@ -45,7 +45,10 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What the store knows of one action: how it ended, its files (name -> SHA-256), and what it took."""
+    """What the store knows of one action: how it ended, its files (name -> SHA-256), and what it took.
+
+    `hardware` is the GPU's name or the processor's kind, `gpu_memory_mb` the peak on a GPU.
+    """
 
     step: str
     outcome: Outcome
@@ -53,6 +56,7 @@ class Record:
     seconds: float
     peak_memory_mb: float
     hardware: str
+    gpu_memory_mb: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

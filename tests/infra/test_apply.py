@@ -349,18 +349,27 @@ def test_the_bucket_refuses_connections_that_are_not_encrypted(platform: Platfor
 
 
 def test_the_example_runs_through_the_queues_that_terraform_made(platform: Platform, tmp_path: Path) -> None:
-    """apply -> fleet -> `snakemake --profile aws-batch` -> jobs that run."""
+    """apply -> `make aws-config` -> doctor -> `databases sync` -> `snakemake --profile aws-batch` -> jobs that run."""
     clone = clone_into(tmp_path / "clone")
-    (clone.folder / "profiles/aws-batch/fleet.yaml").write_text(yaml.safe_dump(platform.fleet))
     for command in (["init", "--quiet"], ["add", "--all"]):
         subprocess.run(["git", *command], cwd=clone.folder, check=True)
     run = RunOnPlatform(clone.folder, {**platform.aws.environment, "SNAKEFOLD_RUN": "applied"})
+    # What `make aws-config` calls.
+    run.snakefold("aws-config", "--terraform", str(platform.terraform.folder))
+    assert yaml.safe_load((clone.folder / "profiles/aws-batch/fleet.yaml").read_text()) == platform.fleet
+    assert {each["check"] for each in examined(run, code=1) if each["level"] == "fault"} == {"databases"}
+    run.snakefold("databases", "sync")
+    # moto has neither quotas nor IAM's simulator; the image is none of ECR's.
+    found = examined(run, code=0)
+    assert {each["check"] for each in found if each["level"] != "ok"} == {"quotas", "rights", "images"}
+    assert sum(each["check"] == "queues" for each in found) == len(platform.fleet["queues"])
     started = time.monotonic()
     output = run.run()
     say(f"the example through Terraform's queues: {time.monotonic() - started:.0f} s")
     assert "5 done, 1 skipped, 0 failed" in output
 
-    jobs = platform.aws.jobs()
+    sync, *jobs = sorted(platform.aws.jobs(), key=lambda job: "sync_databases" not in job["jobName"])
+    assert sync["container"]["jobRoleArn"] == platform.fleet["database_role_arn"]
     assert Counter(job["status"] for job in jobs) == {"SUCCEEDED": 10}
     for job in jobs:
         assert job["jobQueue"].rpartition("/")[2] in {queue["name"] for queue in platform.fleet["queues"]}
@@ -373,6 +382,11 @@ def test_the_example_runs_through_the_queues_that_terraform_made(platform: Platf
         assert platform.aws.logs(job)
     stats = platform.aws.stats()
     assert stats["sqs:ReceiveMessage"] > 0, "the executor hears of its jobs by events"
+
+
+def examined(run: Clone, code: int) -> list[dict[str, str]]:
+    """What the doctor finds."""
+    return json.loads(run.snakefold("doctor", "--profile", "aws-batch", "--json", code=code))["findings"]
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ def test_parameters_are_plain_json_values() -> None:
     assert config.templates.parameters()["max_template_date"] == "2026-11-01"
     assert json.loads(json.dumps(config.parameters())) == config.parameters()
     assert config.parameters_of_engine("template") == config.template.parameters()
-    assert config.parameters_of_engine("esmfold") == {}
+    assert config.parameters_of_engine("esmfold") == config.esmfold.parameters()
+    assert config.parameters_of_engine("an engine without a section") == {}
 
 
 def test_a_configuration_cannot_be_changed() -> None:

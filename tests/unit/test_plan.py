@@ -36,7 +36,8 @@ class Predictor:
     """An engine of which only what the plan asks for matters."""
 
     licence = "Apache-2.0"
-    packages = ()
+    packages: tuple[str, ...] = ()
+    weights: str | None = None
 
     def __init__(
         self,
@@ -62,6 +63,9 @@ class Predictor:
 
     def memory_mb(self, residues: int) -> int:
         return 100 + residues
+
+    def gpu_memory_mb(self, residues: int) -> int:
+        return residues if self.gpus else 0
 
     def predict(self, task: FoldTask, folder: Path) -> Outcome:
         raise AssertionError("planning does not predict")

@@ -20,7 +20,8 @@ class Predictor:
     licence = "Apache-2.0"
     needs_msa = True
     needs_templates = False
-    packages = ()
+    packages: tuple[str, ...] = ()
+    weights: str | None = None
     gpus = 0
 
     def __init__(self, name: str, limits: Limits) -> None:
@@ -32,6 +33,9 @@ class Predictor:
 
     def memory_mb(self, residues: int) -> int:
         return residues
+
+    def gpu_memory_mb(self, residues: int) -> int:
+        return residues if self.gpus else 0
 
     def predict(self, task: FoldTask, folder: Path) -> Outcome:
         raise AssertionError("sheets do not predict")

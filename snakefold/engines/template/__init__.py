@@ -13,6 +13,7 @@ class TemplateEngine:
     version = "2"
     packages: tuple[str, ...] = ("openmm", "pyhmmer")
     licence = "Apache-2.0"
+    weights: str | None = None
     needs_msa = True
     needs_templates = True
     gpus = 0
@@ -25,6 +26,10 @@ class TemplateEngine:
     def memory_mb(self, residues: int) -> int:
         """Estimated peak memory in MB for one target of so many residues."""
         return 300 + residues // 3
+
+    def gpu_memory_mb(self, residues: int) -> int:  # noqa: ARG002
+        """None: it computes on the CPU."""
+        return 0
 
     def predict(self, task: FoldTask, folder: Path) -> Outcome:
         """Model one target on its best templates."""

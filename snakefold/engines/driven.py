@@ -1,0 +1,155 @@
+"""Engines that are other people's programs: each in its own Python, in a driver that the supervisor keeps at work."""
+
+import copy
+import json
+import os
+import subprocess
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from snakefold.engines.base import FoldTask, Limits
+from snakefold.engines.supervisor import DriverCommand
+from snakefold.errors import SnakefoldError
+from snakefold.outcome import Outcome
+
+_IN_IMAGE = Path("/opt/engine/bin/python")
+
+# Members may take so many times what the calibration says, and at least so long, before they count as hung: other GPUs
+# are slower, and compiling comes on top.
+_SLACK = 10
+_LEAST_SECONDS = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What a prediction takes: polynomials of the target's residues (calibration.yaml says how they were found)."""
+
+    seconds: Sequence[float]
+    gpu_memory_mb: Sequence[float]
+    memory_mb: Sequence[float]
+    source: str
+
+
+@lru_cache(maxsize=1)
+def calibrations() -> Mapping[str, Calibration]:
+    """The calibration of every engine that has one."""
+    content = yaml.safe_load(files("snakefold.engines").joinpath("calibration.yaml").read_text(encoding="utf-8"))
+    return {name: Calibration(**values) for name, values in content.items()}
+
+
+class DrivenEngine(ABC):
+    """An engine with a driver, `drivers/<name>.py`.
+
+    Its Python is that of `$SNAKEFOLD_PYTHON_<NAME>`, else the one that images hold; its weights come as a database.
+    """
+
+    name: str
+    version: str
+    packages: tuple[str, ...]
+    licence: str
+    weights: str | None
+    needs_msa: bool
+    needs_templates: bool
+    gpus = 1
+    limits: Limits
+
+    @abstractmethod
+    def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
+        """Turn what the driver made of one member into the files of docs/architecture.md ("fold"), in `folder`.
+
+        Raises MemberError if that is no prediction.
+        """
+
+    @property
+    def calibration(self) -> Calibration:
+        """What a prediction takes."""
+        return calibrations()[self.name]
+
+    def seconds(self, residues: int) -> float:
+        """Estimated seconds of one GPU for one target of so many residues."""
+        return _polynomial(self.calibration.seconds, residues)
+
+    def memory_mb(self, residues: int) -> int:
+        """Estimated peak memory of the machine, MB."""
+        return round(_polynomial(self.calibration.memory_mb, residues))
+
+    def gpu_memory_mb(self, residues: int) -> int:
+        """Estimated peak memory of the GPU, MB."""
+        return round(_polynomial(self.calibration.gpu_memory_mb, residues))
+
+    def on_gpu(self, memory_mb: int) -> Self:
+        """The same engine, taking no target that is too long for a GPU of so much memory (MB)."""
+        shortest, longest = self.limits.min_length, self.limits.max_length
+        fits = bisect_right(range(shortest, longest + 1), memory_mb, key=self.gpu_memory_mb)
+        fitted = copy.copy(self)
+        # One that cannot take even the shortest says so of each target.
+        fitted.limits = replace(self.limits, max_length=max(shortest - 1, shortest + fits - 1))
+        return fitted
+
+    def limit(self, task: FoldTask) -> float:
+        """Seconds after which a member counts as hung."""
+        residues = sum(len(chain.sequence) for chain in task.chains)
+        return _LEAST_SECONDS + _SLACK * self.seconds(residues)
+
+    def python(self) -> str:
+        """The Python that has the engine. Raises SnakefoldError if this machine has none."""
+        variable = f"SNAKEFOLD_PYTHON_{self.name.upper()}"
+        named = os.environ.get(variable)
+        if named:
+            if not os.access(named, os.X_OK):
+                raise SnakefoldError(f"{variable}: {named} is no program; name the Python that has {self.packages[0]}")
+            return named
+        if _IN_IMAGE.exists():
+            return str(_IN_IMAGE)
+        raise SnakefoldError(
+            f"the engine {self.name} has no Python here; install {', '.join(self.packages)} into an environment of its "
+            f"own (docs/engines.md) and name its Python in {variable}"
+        )
+
+    def versions(self) -> str:
+        """The version of the engine and of its packages, as they enter store keys.
+
+        Raises SnakefoldError if a package is missing in the engine's Python.
+        """
+        return " ".join((self.version, *_versions(self.python(), self.packages)))
+
+    def command(self, weights: Path | None, parameters: Mapping[str, Any], cache: Path) -> DriverCommand:
+        """How to start the driver."""
+        driver = files("snakefold.engines.drivers").joinpath(f"{self.name}.py")
+        return DriverCommand(
+            command=[self.python(), str(driver)],
+            settings={
+                "weights": None if weights is None else str(weights),
+                "parameters": dict(parameters),
+                "cache": str(cache),
+            },
+        )
+
+
+@lru_cache(maxsize=8)
+def _versions(python: str, packages: tuple[str, ...]) -> list[str]:
+    program = (
+        "import json, sys\nfrom importlib.metadata import PackageNotFoundError, version\nfound = {}\n"
+        "for name in sys.argv[1:]:\n    try: found[name] = version(name)\n    except PackageNotFoundError: pass\n"
+        "print(json.dumps(found))"
+    )
+    asked = subprocess.run([python, "-c", program, *packages], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        raise SnakefoldError(f"{python} does not run: {asked.stderr.strip().splitlines()[-1:]}")
+    found = json.loads(asked.stdout)
+    missing = [name for name in packages if name not in found]
+    if missing:
+        raise SnakefoldError(f"{python} lacks {', '.join(missing)}; see docs/engines.md")
+    return [f"{name}-{found[name]}" for name in packages]
+
+
+def _polynomial(coefficients: Sequence[float], residues: int) -> float:
+    return float(sum(coefficient * residues**power for power, coefficient in enumerate(coefficients)))

@@ -1,0 +1,124 @@
+"""ESMFold's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from snakefold.engines.base import ChainInputs, FoldTask
+from snakefold.engines.esmfold import EsmFold
+from snakefold.engines.supervisor import Finished, Supervisor
+from tests.conftest import Clone, clone_into
+
+SEQUENCES = {
+    "one": ["MKTAYIAKQRQISFVKSHFSRQ"],
+    "repeat": ["GSHMRYFYTS" * 3],
+    "pair": ["MKTAYIAKQRQISFVK", "GSHMRYFYTSX"],
+    "all": ["ACDEFGHIKLMNPQRSTVWYA"],
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    maker = Path(__file__).with_name("tiny_esmfold.py")
+    subprocess.run([os.environ["SNAKEFOLD_PYTHON_ESMFOLD"], str(maker), str(folder)], check=True)
+    return folder
+
+
+class Arrays:
+    """Takes the driver's arrays as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found: dict[str, dict[str, np.ndarray]] = {}
+
+    def done(self, member: str, finished: Finished) -> None:
+        assert finished.gpu_memory_mb is None or finished.gpu_memory_mb > 0
+        with np.load(self.folder / member / "prediction.npz") as content:
+            self.found[member] = dict(content)
+
+    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
+        raise AssertionError(f"{member}: {kind}: {reason}: {log}")
+
+
+def predict(weights: Path, folder: Path, **changed: object) -> dict[str, dict[str, np.ndarray]]:
+    parameters = {"recycles": 1, "tokens": 1, "precision": "fp32"} | changed
+    engine = EsmFold()
+    ends = Arrays(folder / "members")
+    tasks = {
+        name: (FoldTask(chains=tuple(ChainInputs(sequence=chain) for chain in chains)), folder / "members" / name)
+        for name, chains in SEQUENCES.items()
+    }
+    folder.mkdir()
+    Supervisor(engine.command(weights, parameters, folder), tasks, ends=ends, scratch=folder, limit=engine.limit).run()
+    return ends.found
+
+
+STOCK = """
+import json, sys
+import numpy as np, torch
+from transformers import EsmForProteinFolding
+model = EsmForProteinFolding.from_pretrained(sys.argv[1]).eval().float()
+for name, sequence in json.loads(sys.argv[3]).items():
+    with torch.inference_mode():
+        model.config.esmfold_config.trunk.max_recycles = 2
+        model.trunk.config.max_recycles = 2
+        output = model.infer(sequence)
+    np.savez(
+        f"{sys.argv[2]}/{name}.npz",
+        ca=output["positions"][-1, 0, :, 1], plddt=output["plddt"][0, :, 1] * 100,
+        pae=output["predicted_aligned_error"][0], ptm=output["ptm"],
+    )
+"""
+
+
+def test_one_chain_gives_what_transformers_own_code_gives(weights: Path, tmp_path: Path) -> None:
+    ours = predict(weights, tmp_path / "ours")
+    single = {name: chains[0] for name, chains in SEQUENCES.items() if len(chains) == 1}
+    python = os.environ["SNAKEFOLD_PYTHON_ESMFOLD"]
+    subprocess.run([python, "-c", STOCK, str(weights), str(tmp_path), json.dumps(single)], check=True)
+    for name in single:
+        stock = np.load(tmp_path / f"{name}.npz")
+        np.testing.assert_allclose(ours[name]["positions"][:, 1], stock["ca"], atol=2e-3)
+        np.testing.assert_allclose(ours[name]["plddt"], stock["plddt"], atol=1e-3)
+        np.testing.assert_allclose(ours[name]["pae"], stock["pae"], atol=1e-3)
+        np.testing.assert_allclose(ours[name]["ptm"], stock["ptm"], atol=1e-4)
+
+
+def test_sharing_a_pass_changes_nothing(weights: Path, tmp_path: Path) -> None:
+    alone, together = predict(weights, tmp_path / "alone"), predict(weights, tmp_path / "together", tokens=400)
+    for name, arrays in alone.items():
+        np.testing.assert_allclose(together[name]["positions"], arrays["positions"], atol=2e-3)
+        np.testing.assert_allclose(together[name]["pae"], arrays["pae"], atol=1e-3)
+        np.testing.assert_allclose(together[name]["ptm"], arrays["ptm"], atol=1e-4)
+
+
+def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
+    clone = clone_into(tmp_path / "clone")
+    clone = Clone(clone.folder, {"SNAKEFOLD_PYTHON_ESMFOLD": os.environ["SNAKEFOLD_PYTHON_ESMFOLD"]})
+    registry = clone.folder / "config/databases.yaml"
+    content = yaml.safe_load(registry.read_text())
+    content["databases"]["esmfold_v1"]["files"] = [
+        {"path": path.name, "urls": [path.as_uri()]} for path in sorted(weights.iterdir())
+    ]
+    registry.write_text(yaml.safe_dump(content))
+    rows = [f"{name}\t{':'.join(chains)}" for name, chains in SEQUENCES.items()]
+    (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence", *rows, ""]))
+    output = clone.run("--config", "samples=sheet.tsv", "engines=esmfold")
+    assert "4 done, 0 skipped, 0 failed" in output
+    for name, chains in SEQUENCES.items():
+        folder = clone.folder / "results" / name / "esmfold"
+        scores = json.loads((folder / "scores.json").read_text())
+        assert scores["confidence"]["kind"] == "pLDDT"
+        assert 0 <= scores["ptm"] <= 1
+        assert len(scores["chains"]) == len(chains)
+        assert {"esmfold_v1"} == {database["name"] for database in scores["databases"]}
+        assert scores["software"]["transformers"]
+        assert (folder / "pae.json").exists()
+    again = clone.run("--config", "samples=sheet.tsv", "engines=esmfold")
+    assert "Nothing to be done" in again

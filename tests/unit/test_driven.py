@@ -1,0 +1,179 @@
+"""Engines with a driver: from a batch's members to results in the store, and back to the plan's figures."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from snakefold.batch import BatchRun, read_receipt, run_in_driver
+from snakefold.engines import ENGINES, engines_for
+from snakefold.engines.base import ChainInputs, FoldTask, Limits
+from snakefold.engines.driven import DrivenEngine, calibrations
+from snakefold.engines.esmfold import ATOM37, EsmFold
+from snakefold.engines.supervisor import DriverCommand
+from snakefold.errors import MemberError, SnakefoldError
+from snakefold.files import read_json
+from snakefold.outcome import Outcome
+from snakefold.progress import Progress
+from snakefold.store import Action, open_store
+from snakefold.structures.io import read_model
+
+DRIVER = Path(__file__).parent / "drivers" / "obedient.py"
+
+
+class Obedient(DrivenEngine):
+    """The engine of the driver that the supervisor's tests use."""
+
+    name = "obedient"
+    version = "1"
+    packages = ("pytest",)
+    licence = "none"
+    weights = None
+    needs_msa = False
+    needs_templates = False
+    limits = Limits(min_length=1, max_length=1000, max_chains=1)
+
+    def seconds(self, residues: int) -> float:
+        return residues / 100
+
+    def command(self, weights: Path | None, parameters: Mapping[str, Any], cache: Path) -> DriverCommand:
+        settings = {"do": parameters["do"], "marks": str(cache.parent), "weights": str(weights)}
+        return DriverCommand(command=[sys.executable, str(DRIVER)], settings=settings)
+
+    def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
+        if len(task.chains[0].sequence) == 13:
+            raise MemberError("bad_output", "nothing of use")
+        (folder / "model.cif").write_text(json.dumps(read_json(made / "result.json")["ease"]))
+        return Outcome(status="done")
+
+
+def test_members_end_in_the_store_or_with_their_failure(tmp_path: Path) -> None:
+    members = {"a": "A" * 10, "b": "A" * 11, "c": "A" * 12, "d": "A" * 13, "e": "A" * 14}
+    parameters = {"do": {"b": "kill", "c": "eased"}}
+    actions = {
+        name: Action(step="fold", tool="obedient", version="1", parameters=parameters, inputs={"sequence": sequence})
+        for name, sequence in members.items()
+    }
+    tasks = {
+        name: FoldTask(chains=(ChainInputs(sequence=sequence),), parameters=parameters)
+        for name, sequence in members.items()
+    }
+    store = open_store(str(tmp_path / "store"))
+    with (
+        Progress("test", len(members), plain=True) as progress,
+        BatchRun("fold", "0" * 12, list(members), store, databases={}, reuse=True, progress=progress) as run,
+    ):
+        missing = run.find_stored(actions)
+        run_in_driver(run, missing, {name: tasks[name] for name in missing}, Obedient(), None)
+        run.write_receipt(tmp_path / "receipt.json")
+    receipt = read_receipt(tmp_path / "receipt.json")
+    assert {name: (end.status, end.kind) for name, end in receipt.items()} == {
+        "a": ("done", None),
+        "b": ("failed", "out_of_memory"),
+        "c": ("done", None),
+        "d": ("failed", "bad_output"),
+        "e": ("done", None),
+    }
+    assert receipt["b"].log == ["working on b"]
+    record = store.lookup(actions["c"].key)
+    assert record is not None and record.gpu_memory_mb is None and record.peak_memory_mb > 1
+    store.fetch(receipt["c"].files["model.cif"], tmp_path / "model.cif")
+    assert (tmp_path / "model.cif").read_text() == "2"
+
+
+class TestEsmFold:
+    TASK = FoldTask(chains=(ChainInputs(sequence="AX"), ChainInputs(sequence="GW")))
+
+    def output(self, folder: Path, **changed: np.ndarray) -> Path:
+        """What the driver writes for AX and GW, of two chains; nothing is known of X."""
+        exists = np.zeros((4, 37), dtype=bool)
+        for row, names in enumerate(("N CA C CB O", "", "N CA C O", "N CA C CB O CG CD1 CD2 NE1 CE2 CE3 CZ2 CZ3 CH2")):
+            exists[row, [ATOM37.index(name) for name in names.split()]] = True
+        values = {
+            "positions": np.arange(4 * 37 * 3, dtype=np.float32).reshape(4, 37, 3),
+            "exists": exists,
+            "plddt": np.array([91.234, 50, 70, 30], dtype=np.float32),
+            "pae": np.full((4, 4), 3.21, dtype=np.float32),
+            "ptm": np.float32(0.75),
+        }
+        folder.mkdir(parents=True)
+        np.savez_compressed(folder / "prediction.npz", **(values | changed))
+        return folder
+
+    def test_the_drivers_output_becomes_a_prediction(self, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        outcome = EsmFold().take_in(self.TASK, self.output(tmp_path / "made"), tmp_path / "out")
+        assert outcome.facts == {"mean_confidence": 60.31}
+        first, second = read_model(tmp_path / "out" / "model.cif")
+        assert (first.sequence, second.sequence) == ("AX", "GW")
+        assert set(first.atoms) == {0} and len(second.atoms[1]) == 14
+        np.testing.assert_allclose(second.atoms[0]["CA"], [2 * 111 + 3, 2 * 111 + 4, 2 * 111 + 5])
+        prediction = read_json(tmp_path / "out" / "prediction.json")
+        assert prediction["confidence"] == [[91.23, 50.0], [70.0, 30.0]]
+        assert (prediction["ptm"], prediction["unmodelled"]) == (0.75, [[[1, 2]], []])
+        assert read_json(tmp_path / "out" / "pae.json")["pae"][3] == [3.21] * 4
+
+    @pytest.mark.parametrize(
+        ("changed", "reason"),
+        [
+            ({"positions": np.full((4, 37, 3), np.nan)}, "no finite numbers"),
+            ({"plddt": np.full(4, np.inf)}, "no finite numbers"),
+            ({"pae": np.zeros((3, 3))}, "no 4 x 4 numbers"),
+        ],
+    )
+    def test_what_is_no_prediction_is_the_members_failure(
+        self, tmp_path: Path, changed: dict[str, np.ndarray], reason: str
+    ) -> None:
+        (tmp_path / "out").mkdir()
+        with pytest.raises(MemberError, match=reason):
+            EsmFold().take_in(self.TASK, self.output(tmp_path / "made", **changed), tmp_path / "out")
+
+    def test_a_missing_output_is_the_members_failure(self, tmp_path: Path) -> None:
+        with pytest.raises(MemberError, match="cannot be read"):
+            EsmFold().take_in(self.TASK, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name, engine in ENGINES.items() if isinstance(engine, DrivenEngine)])
+def test_a_calibration_grows_with_the_length_and_names_its_source(name: str) -> None:
+    engine = ENGINES[name]
+    assert calibrations()[name].source
+    for figure in (engine.seconds, engine.memory_mb, engine.gpu_memory_mb):
+        values = [figure(residues) for residues in (50, 100, 400, 1000)]
+        assert values == sorted(values) and values[0] > 0
+
+
+def test_what_a_gpu_cannot_hold_is_refused_before_anything_runs() -> None:
+    engine = ENGINES["esmfold"]
+    longest = engines_for(24_000)["esmfold"].limits.max_length
+    assert engine.limits.min_length < longest < engine.limits.max_length
+    assert engine.gpu_memory_mb(longest) <= 24_000 < engine.gpu_memory_mb(longest + 1)
+    assert engines_for(1000)["esmfold"].limits.max_length < engine.limits.min_length
+    assert engines_for(10**6)["esmfold"].limits == engine.limits
+    assert engines_for(1000)["template"].limits == ENGINES["template"].limits
+
+
+class TestPython:
+    def test_it_is_the_one_that_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SNAKEFOLD_PYTHON_OBEDIENT", sys.executable)
+        assert Obedient().python() == sys.executable
+        assert Obedient().versions() == f"1 pytest-{pytest.__version__}"
+
+    def test_none_is_one_line_that_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SNAKEFOLD_PYTHON_ESMFOLD", raising=False)
+        with pytest.raises(
+            SnakefoldError, match=r"esmfold has no Python here; install transformers, torch .* name its"
+        ):
+            EsmFold().python()
+
+    def test_one_that_does_not_exist_or_lacks_a_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SNAKEFOLD_PYTHON_ESMFOLD", "/nowhere/python")
+        with pytest.raises(SnakefoldError, match="SNAKEFOLD_PYTHON_ESMFOLD: /nowhere/python is no program"):
+            EsmFold().python()
+        monkeypatch.setenv("SNAKEFOLD_PYTHON_ESMFOLD", sys.executable)
+        monkeypatch.setattr(EsmFold, "packages", ("no-such-package",))
+        with pytest.raises(SnakefoldError, match="lacks no-such-package"):
+            EsmFold().versions()
