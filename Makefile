@@ -8,7 +8,8 @@ BIN := .venv/bin
 CORES ?= all
 # Test modules that run side by side; each of them may use two cores for a while.
 WORKERS ?= 2
-PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+# In the order of the folders: modules of few tests are the long ones, and must not come last.
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Snakemake looks for plugins among the installed packages; ours are found there as links into this folder.
 LINK_PLUGINS = for plugin in snakemake_executor_plugin_aws_batch_fleet snakemake_storage_plugin_s3_inventory; do \
 	ln -sfn "$(CURDIR)/$$plugin" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/$$plugin"; done

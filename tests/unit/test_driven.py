@@ -101,7 +101,7 @@ class TestEsmFold:
             "ptm": np.float32(0.75),
         }
         folder.mkdir(parents=True)
-        np.savez_compressed(folder / "prediction.npz", **(values | changed))
+        np.savez_compressed(folder / "prediction.npz", allow_pickle=False, **(values | changed))
         return folder
 
     def test_the_drivers_output_becomes_a_prediction(self, tmp_path: Path) -> None:
