@@ -34,8 +34,11 @@ test-fast: .venv/dev  ## unit and DAG tests only
 test-podman: .venv/dev  ## the worker image and jobs in containers (podman, mmdebstrap)
 	$(BIN)/pytest -m podman $(ARGS)
 
-test-engines: .venv/dev .venv-esmfold/ready  ## engines with their real code and small random weights, on a CPU
-	SNAKEFOLD_PYTHON_ESMFOLD=$(CURDIR)/.venv-esmfold/bin/python $(BIN)/pytest tests/engines $(ARGS)
+# One environment for each engine that has its packages pinned in envs/engines; `make test-engines ENGINES=esmfold` takes one.
+ENGINES ?= $(basename $(notdir $(wildcard envs/engines/*.txt)))
+test-engines: .venv/dev $(ENGINES:%=.engines/%/ready)  ## engines with their real code and small random weights, on a CPU
+	env $(foreach engine,$(ENGINES),SNAKEFOLD_PYTHON_$(shell echo $(engine) | tr a-z A-Z)=$(CURDIR)/.engines/$(engine)/bin/python) \
+		$(BIN)/pytest tests/engines $(ARGS)
 
 image: .venv/run  ## build the worker image (ARGS="--help" tells the options)
 	$(BIN)/python -m containers.build worker $(ARGS)
@@ -77,9 +80,9 @@ clean:  ## remove results, work, store and databases of runs in this folder (not
 	@test -n "$(PYTHON)" || { echo "snakefold needs Python 3.11, 3.12 or 3.13 on PATH (or PYTHON=/path/to/python)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv-esmfold/ready: envs/esmfold.txt
-	$(PYTHON) -m venv .venv-esmfold
-	.venv-esmfold/bin/pip install --quiet --disable-pip-version-check -r envs/esmfold.txt
+.engines/%/ready: envs/engines/%.txt
+	$(PYTHON) -m venv .engines/$*
+	.engines/$*/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 .venv/run: envs/requirements.lock | .venv/bin/python

@@ -55,7 +55,10 @@ def is_well(findings: Sequence[Finding]) -> bool:
 def as_text(findings: Sequence[Finding]) -> str:
     """Findings for people, and how many there are of each level."""
     levels = [finding.level for finding in findings]
-    counts = f"{levels.count('ok')} ok, {levels.count('warning')} warnings, {levels.count('fault')} faults"
+    numbers = {"warning": levels.count("warning"), "fault": levels.count("fault")}
+    counts = ", ".join(
+        [f"{levels.count('ok')} ok", *(f"{number} {what}{'s' * (number != 1)}" for what, number in numbers.items())]
+    )
     return "\n".join([*map(str, findings), counts])
 
 
