@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, replacing, write_json, write_text
 from snakefold.outcome import Status
@@ -21,6 +23,7 @@ from snakefold.structures.geometry import (
     ramachandran,
     wrong_chirality,
 )
+from snakefold.structures.interface import interfaces
 from snakefold.structures.io import (
     ModelChain,
     chain_name,
@@ -110,9 +113,12 @@ def score_prediction(prediction: Prediction, folder: Path) -> None:
         _copy(prediction.alignment, folder / "alignment.fasta")
     for template in prediction.templates:
         _copy_compressed(template, folder / "template")
+    pae = None
     if prediction.pae is not None:
         try:
-            write_text(folder / "pae.json", pae_json(read_json(prediction.pae)))
+            text = pae_json(read_json(prediction.pae))
+            write_text(folder / "pae.json", text)
+            pae = np.array(json.loads(text)[0]["predicted_aligned_error"])
         except (ValueError, KeyError, TypeError, IndexError) as error:
             notes.append(f"No pae.json: the engine's file is not a matrix of aligned errors ({error}).")
     shown = superposed_templates(_aligned_templates(prediction), chains)
@@ -121,6 +127,7 @@ def score_prediction(prediction: Prediction, folder: Path) -> None:
     reference = _compare(prediction, chains, folder, notes)
     scores = _scores(prediction, unrelaxed_chains, chains, relaxed, reference, notes)
     scores["templates"] = _with_overlays(scores["templates"], shown)
+    scores["interfaces"] = _interfaces_json(chains, prediction.prediction["confidence_kind"], pae)
     write_json(folder / "scores.json", scores)
     write_status(folder, prediction.target_id, prediction.engine, "done")
 
@@ -291,6 +298,20 @@ def _atom_json(chains: Sequence[ModelChain], atom: AtomId) -> list[Any]:
 def _torsions_json(chain: ModelChain) -> list[list[float]]:
     """Residue index, phi and psi (degrees) of each residue that has both."""
     return [[index, round(phi, 1), round(psi, 1)] for index, (phi, psi) in sorted(backbone_torsions(chain).items())]
+
+
+def _interfaces_json(chains: Sequence[ModelChain], confidence_kind: str, pae: np.ndarray | None) -> list[Any]:
+    if pae is not None and len(pae) != sum(len(chain.sequence) for chain in chains):
+        pae = None
+    return [
+        {
+            "chains": [chain_name(each.first), chain_name(each.second)],
+            "contacts": each.contacts,
+            "pdockq": None if each.pdockq is None else round(each.pdockq, 4),
+            "ipsae": None if each.ipsae is None else round(each.ipsae, 4),
+        }
+        for each in interfaces(chains, is_plddt=confidence_kind == "pLDDT", pae=pae)
+    ]
 
 
 def _with_overlays(templates: Sequence[Any], shown: Sequence[ModelChain | None]) -> list[Any]:

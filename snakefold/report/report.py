@@ -56,6 +56,7 @@ _BACKBONE = frozenset({"N", "CA", "C", "O"})
 _SCORES_SHOWN = (
     "seed",
     "templates",
+    "interfaces",
     "too_far",
     "clashes",
     "ramachandran",

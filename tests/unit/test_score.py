@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +239,36 @@ def test_aligned_errors_are_written_where_given(make, tmp_path):
     assert read_json(tmp_path / "out" / "pae.json") == [
         {"predicted_aligned_error": [[0.5]], "max_predicted_aligned_error": 31.75}
     ]
+
+
+def test_interfaces_of_a_complex_are_scored_by_what_the_engine_gives(make, tmp_path):
+    chains = read_chains(MINI / "templates" / "1hvr.cif.gz")[:2]
+    confidence = [[80.0] * 99, [90.0] * 99]
+    models = [
+        ModelChain(sequence=chain.sequence, atoms=chain.residues, confidence=values)
+        for chain, values in zip(chains, confidence, strict=True)
+    ]
+    write_model(tmp_path / "model.cif", models)
+    write_json(tmp_path / "pae.json", {"pae": [[2.0] * 198] * 198})
+    common = {"confidence": confidence, "templates": [], "ptm": 0.9, "iptm": 0.8}
+    for kind, pae in (("pLDDT", tmp_path / "pae.json"), ("estimated lDDT", None)):
+        made = make(
+            sequences=tuple(chain.sequence for chain in chains),
+            chain_ids=("0123456789abcdef",) * 2,
+            model=tmp_path / "model.cif",
+            prediction={"confidence_kind": kind, **common},
+            msas=(), msa_facts=(), alignment=None, templates=(), pae=pae,
+        )  # fmt: skip
+        score_prediction(made, tmp_path / kind)
+    [found] = read_json(tmp_path / "pLDDT" / "scores.json")["interfaces"]
+    assert found["chains"] == ["A", "B"] and found["contacts"] == 143
+    # By hand: x = 85 log10(143), and 1 / (1 + (2 / d0)^2) with d0 of 99 residues.
+    assert found["pdockq"] == pytest.approx(
+        0.724 / (1 + math.exp(-0.052 * (85 * math.log10(143) - 152.611))) + 0.018, abs=0.02
+    )
+    assert found["ipsae"] == pytest.approx(1 / (1 + (2 / (1.24 * 84 ** (1 / 3) - 1.8)) ** 2), abs=1e-4)
+    [found] = read_json(tmp_path / "estimated lDDT" / "scores.json")["interfaces"]
+    assert (found["pdockq"], found["ipsae"]) == (None, None)
 
 
 def test_copied_templates_hold_no_time(make, tmp_path):

@@ -107,7 +107,7 @@
     if (done) {
       const plots = [app.ramachandranPlot(data, link), app.paePlot(data, link)].filter(Boolean);
       parts.push(block(null, h("div", { class: "pairs" }, geometry(data, link), plots, reference(data), msas(data))));
-      parts.push(templates(data));
+      parts.push(templates(data), interfaces(data));
     }
     if (data.alignment.length) parts.push(block("Template alignment", alignments(data, link)));
     if ((data.scores.notes || []).length) parts.push(block("Notes", h("ul", { class: "notes" }, data.scores.notes.map((note) => h("li", {}, note)))));
@@ -221,6 +221,17 @@
     const rows = used.map((template, index) => [app.templateName(template), ...(several ? [data.chains[template.chain_index ?? index]?.name || "–"] : []),
       percent(template.identity), percent(template.coverage), app.evalue(template.evalue), ...(parts ? [ranged(template.ranges) || "–"] : [])]);
     return block(used.length === 1 ? "Template" : "Templates", headed("templates", labels, rows));
+  }
+
+  function interfaces(data) {
+    const found = data.scores.interfaces || [];
+    if (!found.length) return null;
+    const scored = ["pdockq", "ipsae"].filter((name) => found.some((each) => known(each[name])));
+    const names = { pdockq: "pDockQ", ipsae: "ipSAE" };
+    const rows = found.map((each) => [each.chains.join(" – "), each.contacts.toLocaleString("en"), ...scored.map((name) => fixed(each[name], 3))]);
+    return block(found.length === 1 ? "Interface" : "Interfaces",
+      headed("interfaces", [["Chains"], ["Contacts", "number"], ...scored.map((name) => [names[name], "number"])], rows),
+      h("p", { class: "fine" }, "Contacts: pairs of residues whose CB atoms lie within 8 Å."));
   }
 
   function versions(data) {
