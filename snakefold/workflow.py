@@ -215,8 +215,9 @@ class Folding:
         return wildcards.engine if isinstance(self.engines[wildcards.engine], DrivenEngine) else "worker"
 
     def fold_gpu_memory_mb(self, wildcards: Any, attempt: int) -> int:
-        """Memory of the GPU of a fold job, MB."""
-        return self._fold(wildcards).gpu_memory_mb * attempt
+        """Memory of the GPU of a fold job, MB: more with each attempt, up to the largest GPU there is."""
+        needed = self._fold(wildcards).gpu_memory_mb
+        return min(needed * attempt, max(needed, self.config.plan.gpu_memory_mb))
 
     def fold_gpus(self, wildcards: Any) -> int:
         """GPUs of one fold job."""

@@ -122,3 +122,21 @@ def test_a_preset_that_cannot_be_searched_is_refused_before_its_download(clone: 
     output = clone.run("--dry-run", "--config", "databases={preset: colabfold}", code=1)
     assert "this version cannot search" in output
     assert "Traceback" not in output
+
+
+def test_an_engine_on_a_gpu_asks_for_one_and_its_weights_and_for_no_search(clone: Clone, write_sheet: SHEET) -> None:
+    sheet = write_sheet(*({"id": f"t{number}", "sequence": each} for number, each in enumerate(sequences(3, 400))))
+    output = clone.run("--dry-run", "--config", f"samples={sheet}", "engines=esmfold")
+    counts = job_counts(output)
+    assert (counts["download_database"], counts["fold"], "search_msa" in counts) == (1, 1, False)
+    assert "esmfold_v1/manifest.json" in output
+    resources = dict(re.findall(r"(\w+)=([^,\s]+)", output[output.index("rule fold:") :].partition("resources: ")[2]))
+    assert (resources["gpu"], resources["batch_image"]) == ("1", "esmfold")
+    assert 15_000 < int(resources["gpu_mem_mb"]) < 24_000
+
+
+def test_a_target_too_long_for_the_largest_gpu_is_a_fault_of_the_sheet(clone: Clone, write_sheet: SHEET) -> None:
+    sheet = write_sheet({"id": "long", "sequence": sequences(1, 900)[0]})
+    output = clone.run("-n", "--config", f"samples={sheet}", "engines=esmfold", "plan={gpu_memory_mb: 24000}", code=1)
+    assert "sheet.tsv:2: " in output
+    assert "takes at most 642 residues, the target has 900" in output
