@@ -156,7 +156,8 @@ def test_a_real_run_without_s3_ends_with_one_line(snakemake: Runner) -> None:
 
 
 def test_outputs_of_remote_jobs_are_seen_and_a_second_run_has_nothing_to_do(snakemake: Runner) -> None:
-    remote = ("--executor", "processes", "--jobs", "4", "--seconds-between-status-checks", "1", "--latency-wait", "5")
+    # One at a time: jobs of this executor share a folder, and each removes its local copies when it ends.
+    remote = ("--executor", "processes", "--jobs", "1", "--seconds-between-status-checks", "1", "--latency-wait", "5")
     local_copies = ("--remote-job-local-storage-prefix", str(snakemake.folder / "of-jobs"))
     said = snakemake(*remote, *local_copies)
     assert said.endswith("exit 0"), said
