@@ -129,6 +129,20 @@ class EsmFold(Section):
     )
 
 
+class Boltz(Section):
+    """Parameters of the engine `boltz`. The defaults are those of Boltz's own command line."""
+
+    recycles: int = Field(default=3, ge=0, le=20, description="Passes through the trunk after the first.")
+    sampling_steps: int = Field(default=200, ge=2, le=1000, description="Steps of the diffusion that places the atoms.")
+    diffusion_samples: int = Field(
+        default=1, ge=1, le=100, description="Structures that are drawn; the one that Boltz ranks first is kept."
+    )
+    step_scale: float = Field(
+        default=1.638, gt=0, le=5, description="Temperature of the drawing: lower gives more diverse samples."
+    )
+    max_msa_seqs: int = Field(default=8192, ge=1, le=16384, description="Rows of each MSA that are read at most.")
+
+
 class Relax(Section):
     """The restrained minimisation. The defaults are AlphaFold's."""
 
@@ -201,6 +215,7 @@ class Config(Section):
     templates: Templates = Templates()
     template: Template = Template()
     esmfold: EsmFold = EsmFold()
+    boltz: Boltz = Boltz()
     relax: Relax = Relax()
     plan: Planning = Planning()
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from snakefold.engines.base import OwnEngine
+from snakefold.engines.boltz import Boltz
 from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.template import TemplateEngine
 
 AnyEngine = OwnEngine | DrivenEngine
 
-ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold())}
+ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold(), Boltz())}
 
 
 def engines_for(gpu_memory_mb: int) -> Mapping[str, AnyEngine]:

@@ -97,6 +97,7 @@ def test_parameters_are_plain_json_values() -> None:
     assert json.loads(json.dumps(config.parameters())) == config.parameters()
     assert config.parameters_of_engine("template") == config.template.parameters()
     assert config.parameters_of_engine("esmfold") == config.esmfold.parameters()
+    assert config.parameters_of_engine("boltz") == config.boltz.parameters()
     assert config.parameters_of_engine("an engine without a section") == {}
 
 
