@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import OwnEngine
 from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.esmfold import EsmFold
@@ -9,7 +10,7 @@ from snakefold.engines.template import TemplateEngine
 
 AnyEngine = OwnEngine | DrivenEngine
 
-ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold())}
+ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold(), AlphaFold2())}
 
 
 def engines_for(gpu_memory_mb: int) -> Mapping[str, AnyEngine]:
