@@ -74,7 +74,8 @@ class AlphaFold2(JaxDriver):
         network = self.network(multimer, ease)
         order = _order_of_residues([chain["sequence"] for chain in task["chains"]])
         ranked: list[tuple[float, Arrays]] = []
-        for seed in range(task["seed"], task["seed"] + self.parameters["seeds"]):
+        # JAX takes seeds of 31 bits.
+        for seed in ((task["seed"] + number) % 2**31 for number in range(self.parameters["seeds"])):
             features = network.features(task["chains"], self.padded(task), seed)
             for model in self.parameters["models"]:
                 score, found = network.predict(self.model(multimer, model), features, seed, order)
