@@ -35,6 +35,7 @@ test-podman: .venv/dev  ## the worker image and jobs in containers (podman, mmde
 	$(BIN)/pytest -m podman $(ARGS)
 
 # One environment for each engine that has its packages pinned in envs/engines; `make test-engines ENGINES=esmfold` takes one.
+ENGINE_PYTHON ?= $(shell for python in python3.11 python3.12 python3; do command -v $$python && break; done)
 ENGINES ?= $(basename $(notdir $(wildcard envs/engines/*.txt)))
 test-engines: .venv/dev $(ENGINES:%=.engines/%/ready)  ## engines with their real code and small random weights, on a CPU
 	env $(foreach engine,$(ENGINES),SNAKEFOLD_PYTHON_$(shell echo $(engine) | tr a-z A-Z)=$(CURDIR)/.engines/$(engine)/bin/python) \
@@ -81,7 +82,7 @@ clean:  ## remove results, work, store and databases of runs in this folder (not
 	$(PYTHON) -m venv .venv
 
 .engines/%/ready: envs/engines/%.txt
-	$(PYTHON) -m venv .engines/$*
+	$(ENGINE_PYTHON) -m venv .engines/$*
 	.engines/$*/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 

@@ -143,6 +143,46 @@ class Boltz(Section):
     max_msa_seqs: int = Field(default=8192, ge=1, le=16384, description="Rows of each MSA that are read at most.")
 
 
+def _one_number_or_several(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class AlphaFold2(Section):
+    """Parameters of the engine `alphafold2`."""
+
+    models: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=5)], ...],
+        BeforeValidator(_one_number_or_several, json_schema_input_type=int | tuple[int, ...]),
+    ] = Field(
+        default=(1, 2, 3, 4, 5), min_length=1, description="Which of the five models predict; the best one is kept."
+    )
+    seeds: int = Field(default=1, ge=1, le=100, description="Predictions by each model, from the target's seed on.")
+    recycles: int | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Passes after the first; default: 3 of one chain, at most 20 of several, until they change little.",
+    )
+    max_msa_clusters: int | None = Field(
+        default=None,
+        ge=1,
+        description="Rows of the MSA that go through the trunk; default: 512 or, of several chains, 508.",
+    )
+    max_extra_msa: int | None = Field(
+        default=None, ge=1, description="Further rows; default: 5,120 of one chain, 2,048 of several."
+    )
+    bucket: int = Field(
+        default=64, ge=1, description="Lengths are padded to a multiple of it; one compilation serves each multiple."
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _each_once(cls, models: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(models)) < len(models):
+            raise ValueError("must name each model once")
+        return models
+
+
 class Relax(Section):
     """The restrained minimisation. The defaults are AlphaFold's."""
 
@@ -216,6 +256,7 @@ class Config(Section):
     template: Template = Template()
     esmfold: EsmFold = EsmFold()
     boltz: Boltz = Boltz()
+    alphafold2: AlphaFold2 = AlphaFold2()
     relax: Relax = Relax()
     plan: Planning = Planning()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import OwnEngine
 from snakefold.engines.boltz import Boltz
 from snakefold.engines.driven import DrivenEngine
@@ -10,7 +11,7 @@ from snakefold.engines.template import TemplateEngine
 
 AnyEngine = OwnEngine | DrivenEngine
 
-ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold(), Boltz())}
+ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold(), AlphaFold2(), Boltz())}
 
 
 def engines_for(gpu_memory_mb: int) -> Mapping[str, AnyEngine]:

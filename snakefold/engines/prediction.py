@@ -1,15 +1,61 @@
 """What every neural engine gives, in the common form of docs/architecture.md ("fold")."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from snakefold.engines.base import FoldTask
 from snakefold.errors import MemberError
 from snakefold.files import write_json
 from snakefold.outcome import Outcome
 from snakefold.structures.io import ModelChain, modelled_ranges, write_model
+
+ATOM37 = tuple(
+    "N CA C CB O CG CG1 CG2 OG OG1 SG CD CD1 CD2 ND1 ND2 OD1 OD2 SD CE CE1 CE2 CE3 NE NE1 NE2 OE1 OE2 CH2 NH1 NH2 OH "  # noqa: SIM905
+    "CZ CZ2 CZ3 NZ OXT".split()
+)
+"""AlphaFold's order of atoms."""
+
+
+def read_arrays(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of a driver's .npz. Raises MemberError ("bad_output") if it cannot be read or lacks a needed one."""
+    try:
+        with np.load(path) as content:
+            values = {name: content[name] for name in content.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise MemberError("bad_output", f"the engine's {path.name} cannot be read: {error}") from None
+    if missing := [name for name in needed if name not in values]:
+        raise MemberError("bad_output", f"the engine's {path.name} cannot be read: it has no {', '.join(missing)}")
+    return values
+
+
+def chains_of_atom37(task: FoldTask, values: Mapping[str, np.ndarray]) -> list[ModelChain]:
+    """The model's chains, from arrays over all residues of the target.
+
+    `positions` (residues, 37, 3) in angstrom and `exists` (residues, 37) are in the order of ATOM37, `plddt`
+    (residues) is 0-100. Residues without atoms count as not modelled.
+    """
+    chains = []
+    start = 0
+    for chain in task.chains:
+        end = start + len(chain.sequence)
+        chains.append(
+            _chain(chain.sequence, {name: values[name][start:end] for name in ("positions", "exists", "plddt")})
+        )
+        start = end
+    return chains
+
+
+def _chain(sequence: str, values: Mapping[str, np.ndarray]) -> ModelChain:
+    atoms: dict[int, dict[str, np.ndarray]] = {}
+    for index in np.flatnonzero(values["exists"].any(axis=1)).tolist():
+        exists, positions = values["exists"][index], values["positions"][index].astype(float)
+        atoms[index] = {name: positions[place] for place, name in enumerate(ATOM37) if exists[place]}
+    confidence = [round(float(value), 2) for value in values["plddt"]]
+    return ModelChain(sequence=sequence, atoms=atoms, confidence=confidence)
 
 
 def write_prediction(

@@ -11,9 +11,11 @@ import pytest
 
 from snakefold.batch import BatchRun, read_receipt, run_in_driver
 from snakefold.engines import ENGINES, engines_for
+from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import ChainInputs, FoldTask, Limits
 from snakefold.engines.driven import DrivenEngine, calibrations
-from snakefold.engines.esmfold import ATOM37, EsmFold
+from snakefold.engines.esmfold import EsmFold
+from snakefold.engines.prediction import ATOM37
 from snakefold.engines.supervisor import DriverCommand
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.files import read_json
@@ -132,9 +134,59 @@ class TestEsmFold:
         with pytest.raises(MemberError, match=reason):
             EsmFold().take_in(self.TASK, self.output(tmp_path / "made", **changed), tmp_path / "out")
 
+    def test_an_output_that_was_cut_off_is_the_members_failure(self, tmp_path: Path) -> None:
+        whole = self.output(tmp_path / "made") / "prediction.npz"
+        whole.write_bytes(whole.read_bytes()[:-40])
+        with pytest.raises(MemberError, match="cannot be read"):
+            EsmFold().take_in(self.TASK, tmp_path / "made", tmp_path)
+
     def test_a_missing_output_is_the_members_failure(self, tmp_path: Path) -> None:
         with pytest.raises(MemberError, match="cannot be read"):
             EsmFold().take_in(self.TASK, tmp_path, tmp_path)
+
+
+class TestAlphaFold2:
+    def output(self, folder: Path, residues: int, **changed: Any) -> Path:
+        """What the driver writes: alpha carbons of so many residues."""
+        exists = np.zeros((residues, 37), dtype=bool)
+        exists[:, ATOM37.index("CA")] = True
+        values: dict[str, Any] = {
+            "positions": np.arange(residues * 37 * 3, dtype=np.float32).reshape(residues, 37, 3),
+            "exists": exists,
+            "plddt": np.full(residues, 80, dtype=np.float32),
+            "pae": np.full((residues, residues), 5, dtype=np.float32),
+            "ptm": np.float32(0.6),
+            "model": np.int32(4),
+            "seed": np.int64(7),
+            "candidates": np.int32(10),
+        }
+        folder.mkdir()
+        kept = {name: value for name, value in (values | changed).items() if value is not None}
+        np.savez_compressed(folder / "prediction.npz", allow_pickle=False, **kept)
+        return folder
+
+    def take_in(self, task: FoldTask, folder: Path, residues: int, **changed: Any) -> tuple[Outcome, dict[str, Any]]:
+        (folder / "out").mkdir()
+        outcome = AlphaFold2().take_in(task, self.output(folder / "made", residues, **changed), folder / "out")
+        return outcome, read_json(folder / "out" / "prediction.json")
+
+    def test_one_chain_has_no_iptm(self, tmp_path: Path) -> None:
+        outcome, prediction = self.take_in(FoldTask(chains=(ChainInputs(sequence="AGW"),)), tmp_path, 3)
+        assert outcome.facts == {"mean_confidence": 80.0}
+        assert (prediction["ptm"], prediction["iptm"]) == (0.6, None)
+        assert prediction["notes"] == ["Model 4 with seed 7, the best of 10 predictions."]
+        assert (tmp_path / "out" / "pae.json").exists()
+
+    def test_several_have_one_and_a_smaller_msa_is_noted(self, tmp_path: Path) -> None:
+        task = FoldTask(chains=(ChainInputs(sequence="AG"), ChainInputs(sequence="W")))
+        outcome, prediction = self.take_in(task, tmp_path, 3, iptm=np.float32(0.25), crop=np.array([127, 512]))
+        assert outcome.facts == {"mean_confidence": 80.0, "iptm": 0.25}
+        assert [len(chain) for chain in prediction["confidence"]] == [2, 1]
+        assert "at most 127 clusters and 512 further rows" in prediction["notes"][1]
+
+    def test_what_lacks_an_array_is_the_members_failure(self, tmp_path: Path) -> None:
+        with pytest.raises(MemberError, match="cannot be read: it has no ptm"):
+            self.take_in(FoldTask(chains=(ChainInputs(sequence="AGW"),)), tmp_path, 3, ptm=None)
 
 
 @pytest.mark.parametrize("name", [name for name, engine in ENGINES.items() if isinstance(engine, DrivenEngine)])

@@ -1,0 +1,42 @@
+"""AlphaFold 2: the monomer models for one chain, AlphaFold-Multimer for several."""
+
+from pathlib import Path
+
+from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
+from snakefold.engines.driven import DrivenEngine
+from snakefold.engines.prediction import chains_of_atom37, read_arrays, write_prediction
+from snakefold.outcome import Outcome
+
+
+class AlphaFold2(DrivenEngine):
+    """AlphaFold 2 by ColabFold's package, with MSAs of ours and without templates."""
+
+    name = "alphafold2"
+    version = "1"
+    packages = ("alphafold-colabfold", "colabfold", "jax")
+    licence = "Apache-2.0 (code), CC BY 4.0 (weights)"
+    weights = "alphafold_params_2022_12_06"
+    needs_msa = True
+    needs_templates = False
+    limits = Limits(min_length=16, max_length=3000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
+
+    def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
+        """Write the prediction of `prediction.npz` (see drivers/alphafold2.py) in the common form."""
+        values = read_arrays(
+            made / "prediction.npz",
+            ("positions", "exists", "plddt", "pae", "ptm", "model", "seed", "candidates"),
+        )
+        notes = [f"Model {values['model']} with seed {values['seed']}, the best of {values['candidates']} predictions."]
+        if "crop" in values:
+            clusters, further = values["crop"].tolist()
+            notes.append(
+                f"For want of GPU memory at most {clusters} clusters and {further} further rows of the MSA were used."
+            )
+        return write_prediction(
+            folder,
+            chains_of_atom37(task, values),
+            ptm=float(values["ptm"]),
+            iptm=float(values["iptm"]) if "iptm" in values else None,
+            pae=values["pae"],
+            notes=notes,
+        )

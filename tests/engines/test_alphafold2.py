@@ -1,0 +1,275 @@
+"""AlphaFold 2's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
+
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from snakefold.engines.alphafold2 import AlphaFold2
+from snakefold.engines.base import ChainInputs, FoldTask
+from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
+from tests.conftest import Clone, clone_into
+
+Arrays = dict[str, dict[str, np.ndarray]]
+
+DRIVERS = Path(__file__).parents[2] / "snakefold" / "engines" / "drivers"
+FIRST, SECOND = "MKTAYIAKQRQISFVKSHFSRQ", "GSHMRYFYTSVDADACDEFX"
+A3M = {
+    FIRST: [
+        ("sp|P00001|AAAA_HUMAN/1-22", "MKTAYLAKQRQISFVKSHFSKQ"),
+        ("sp|P00002|AAAA_MOUSE/3-22", "--TAYVAKQKQISFVrrKSHFTRQ"),
+        ("UniRef90_X/1-20", "MKSAYIARQRQLSFVKSHYS--"),
+    ],
+    SECOND: [
+        ("sp|P00003|BBBB_MOUSE/1-20", "GSHMKYFYTSIDADACDEYX"),
+        ("MGYP1/1-18", "GAHMRYWYTSVDpADACDE--"),
+    ],
+}
+TARGETS = {"one": [FIRST], "other": [SECOND], "pair": [FIRST, SECOND], "mixed": [SECOND[:10], FIRST, SECOND[:10]]}
+PARAMETERS = {
+    "models": [3],
+    "seeds": 1,
+    "recycles": 1,
+    "max_msa_clusters": 8,
+    "max_extra_msa": 8,
+    "bucket": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    maker = Path(__file__).with_name("tiny_alphafold2.py")
+    subprocess.run([os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"], str(maker), str(folder), str(DRIVERS)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What has been compiled, for all tests."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def msa_of(sequence: str) -> str:
+    rows = [("query", sequence), *A3M.get(sequence, [])]
+    return "".join(f">{name}\n{row}\n" for name, row in rows)
+
+
+class Ends:
+    """Takes the driver's arrays as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found: Arrays = {}
+        self.failures: dict[str, tuple[str, str]] = {}
+
+    def done(self, member: str, finished: Finished) -> None:
+        with np.load(self.folder / member / "prediction.npz") as content:
+            self.found[member] = dict(content)
+
+    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
+        self.failures[member] = kind, reason
+
+
+def predict(weights: Path, compiled: Path, folder: Path, names: list[str], **changed: Any) -> Arrays:
+    engine = AlphaFold2()
+    ends = Ends(folder / "members")
+    folder.mkdir()
+    tasks = {}
+    for name in names:
+        chains = []
+        for number, sequence in enumerate(TARGETS[name]):
+            msa = folder / f"{name}{number}.a3m"
+            msa.write_text(msa_of(sequence))
+            chains.append(ChainInputs(sequence=sequence, msa=msa))
+        tasks[name] = FoldTask(chains=tuple(chains), seed=5), folder / "members" / name
+    command = engine.command(weights, PARAMETERS | changed, folder / "cache")
+    command = DriverCommand(
+        command=command.command, settings=command.settings, environment={"SNAKEFOLD_JAX_CACHE": str(compiled)}
+    )
+    Supervisor(command, tasks, ends=ends, scratch=folder, limit=engine.limit).run()
+    assert not ends.failures
+    return ends.found
+
+
+def compilations(compiled: Path) -> set[str]:
+    """The networks that have been compiled."""
+    return {path.name for path in compiled.iterdir() if path.name.startswith("jit_apply") and "atime" not in path.name}
+
+
+def same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    """Equal to 0.1 A in positions, 0.1 in pLDDT, 0.1 A in aligned errors, 0.005 in pTM and ipTM.
+
+    The package rounds what it gives, and the positions that it puts in again, to 16 bits: a distance close to the edge
+    of its bin may then fall into the next, so a few pairs of residues (2 in 100 at most) may differ by more.
+    """
+    np.testing.assert_array_equal(found["exists"], expected["exists"])
+    for name, tolerance in (("positions", 0.1), ("plddt", 0.1), ("ptm", 0.005), ("iptm", 0.005)):
+        if name in expected:
+            np.testing.assert_allclose(found[name], expected[name], atol=tolerance, rtol=0)
+    assert (np.abs(found["pae"] - expected["pae"]) < 0.1).mean() >= 0.98
+
+
+def test_one_compilation_serves_a_bucket_and_outlives_the_process(
+    weights: Path, compiled: Path, tmp_path: Path
+) -> None:
+    both = predict(weights, compiled, tmp_path / "both", ["one", "other"])
+    assert len(compilations(compiled)) == 1
+    for name in ("one", "other"):
+        length = len(TARGETS[name][0])
+        assert both[name]["positions"].shape == (length, 37, 3)
+        assert both[name]["pae"].shape == (length, length)
+        assert "iptm" not in both[name]
+        assert both[name]["exists"].any(axis=1).tolist() == [letter != "X" for letter in TARGETS[name][0]]
+    again = predict(weights, compiled, tmp_path / "again", ["one"])
+    assert len(compilations(compiled)) == 1
+    for name, values in both["one"].items():
+        np.testing.assert_array_equal(again["one"][name], values)
+
+
+def test_padding_changes_nothing_against_the_packages_own_loop(weights: Path, compiled: Path, tmp_path: Path) -> None:
+    ours = predict(weights, compiled, tmp_path / "ours", ["one", "pair", "mixed"])
+    assert len(compilations(compiled)) == 2
+    python = os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"]
+    targets = {name: [[sequence, msa_of(sequence)] for sequence in TARGETS[name]] for name in ("one", "pair", "mixed")}
+    # The network wants chains of one sequence together.
+    targets["mixed"] = [targets["mixed"][number] for number in (0, 2, 1)]
+    (tmp_path / "targets.json").write_text(json.dumps(targets))
+    subprocess.run([python, "-c", STOCK, str(weights), str(tmp_path), str(compiled)], check=True)
+    stock = {name: dict(np.load(tmp_path / f"{name}.npz")) for name in targets}
+    places = np.r_[0:10, 20:42, 10:20]
+    mixed = stock["mixed"]
+    stock["mixed"] |= {name: mixed[name][places] for name in ("positions", "exists", "plddt")}
+    stock["mixed"]["pae"] = mixed["pae"][places][:, places]
+    for name in targets:
+        assert ours[name]["positions"].std() > 0.5
+        same(ours[name], stock[name])
+
+
+STOCK = """
+import json, sys
+import jax, numpy as np
+from alphafold.data import feature_processing, parsers, pipeline, pipeline_multimer
+from alphafold.model import config, model
+from alphafold.notebooks.notebook_utils import empty_placeholder_template_features
+from colabfold.alphafold.models import get_model_haiku_params
+
+weights, folder, cache = sys.argv[1:]
+jax.config.update("jax_compilation_cache_dir", cache)
+changes = json.load(open(f"{weights}/config.json"))
+for name, chains in json.load(open(f"{folder}/targets.json")).items():
+    multimer = len(chains) > 1
+    settings = config.model_config("model_3_multimer_v3" if multimer else "model_3_ptm")
+    settings.update_from_flattened_dict(changes["multimer" if multimer else "monomer"])
+    settings.model.num_recycle = 1
+    if multimer:
+        settings.model.embeddings_and_evoformer.num_msa = settings.model.embeddings_and_evoformer.num_extra_msa = 8
+    else:
+        settings.data.common.num_recycle = 1
+        settings.data.eval.max_msa_clusters = settings.data.common.max_extra_msa = 8
+    kind = "alphafold2_multimer_v3" if multimer else "alphafold2_ptm"
+    runner = model.RunModel(settings, get_model_haiku_params(weights, kind, "3"))
+    by_chain = {}
+    for number, (sequence, text) in enumerate(chains):
+        msa = pipeline.make_msa_features([parsers.parse_a3m(text)])
+        features = pipeline.make_sequence_features(sequence, "x", len(sequence)) | msa
+        features |= {f"{key}_all_seq": value for key, value in msa.items() if key != "num_alignments"}
+        features |= empty_placeholder_template_features(0, len(sequence))
+        by_chain["ABC"[number]] = pipeline_multimer.convert_monomer_features(features, "ABC"[number])
+    if multimer:
+        features = feature_processing.pair_and_merge(pipeline_multimer.add_assembly_features(by_chain))
+        features = pipeline_multimer.pad_msa(features, 16)
+    else:
+        features = runner.process_features(features, random_seed=5)
+    result, _ = runner.predict(features, random_seed=5)
+    np.savez(
+        f"{folder}/{name}.npz",
+        positions=result["structure_module"]["final_atom_positions"],
+        exists=result["structure_module"]["final_atom_mask"] > 0,
+        plddt=result["plddt"], pae=result["predicted_aligned_error"], ptm=result["ptm"],
+        **({"iptm": result["iptm"]} if multimer else {}),
+    )
+"""
+
+
+FEATURES = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import alphafold2, json, numpy as np
+parameters, chains = json.loads(sys.argv[2])
+network = alphafold2.MultimerNetwork(parameters, {}, 4)
+assert network.crop == (2, 2) and network.passes == 2
+own = alphafold2.MultimerNetwork(parameters | {"max_msa_clusters": None, "recycles": None}, {}, 1)
+assert own.crop == (508, 8) and own.passes == 21
+features = network.features(chains, 64, 0)
+print(json.dumps({name: np.shape(values) for name, values in features.items()}))
+letters = "ARNDCQEGHILKMFPSTWYVX-"
+rows = features["msa"][features["msa_mask"][:, 0] > 0]
+print(json.dumps(["".join(letters[each] for each in row[:42]) for row in rows]))
+"""
+
+
+def test_rows_of_one_species_are_paired_and_others_stand_alone(tmp_path: Path) -> None:
+    chains = []
+    for number, sequence in enumerate(TARGETS["pair"]):
+        (tmp_path / f"{number}.a3m").write_text(msa_of(sequence))
+        chains.append({"sequence": sequence, "msa": str(tmp_path / f"{number}.a3m")})
+    python = os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"]
+    arguments = [python, "-c", FEATURES, str(DRIVERS), json.dumps([PARAMETERS, chains])]
+    lines = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.splitlines()
+    shapes, rows = json.loads(lines[-2]), json.loads(lines[-1])
+    assert shapes["msa"] == [8, 64] and shapes["aatype"] == [64] and shapes["template_aatype"] == [1, 64]
+    gaps = "-" * len(FIRST), "-" * len(SECOND)
+    assert rows[:2] == [FIRST + SECOND, "--TAYVAKQKQISFVKSHFTRQ" + "GSHMKYFYTSIDADACDEYX"]
+    assert set(rows[2:]) == {
+        A3M[FIRST][0][1] + gaps[1],
+        A3M[FIRST][2][1] + gaps[1],
+        gaps[0] + "GAHMRYWYTSVDADACDE--",
+    }
+
+
+def test_a_run_from_the_sheet_to_the_report(weights: Path, compiled: Path, tmp_path: Path) -> None:
+    clone = clone_into(tmp_path / "clone")
+    clone = Clone(
+        clone.folder,
+        {
+            "SNAKEFOLD_PYTHON_ALPHAFOLD2": os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"],
+            "SNAKEFOLD_JAX_CACHE": str(compiled),
+        },
+    )
+    with tarfile.open(tmp_path / "params.tar", "w") as tar:
+        for path in sorted((weights / "params").iterdir()):
+            tar.add(path, path.name)
+    registry = clone.folder / "config/databases.yaml"
+    content = yaml.safe_load(registry.read_text())
+    files = content["databases"]["alphafold_params_2022_12_06"]["files"]
+    files[0]["urls"] = [(tmp_path / "params.tar").as_uri()]
+    files.append({"path": "config.json", "urls": [(weights / "config.json").as_uri()]})
+    registry.write_text(yaml.safe_dump(content))
+    for name, sequence in (("first", FIRST), ("second", SECOND)):
+        (clone.folder / f"{name}.a3m").write_text(msa_of(sequence))
+    rows = [f"one\t{FIRST}\tfirst.a3m", f"pair\t{FIRST}:{SECOND}\tfirst.a3m:second.a3m"]
+    (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence\tmsa", *rows, ""]))
+    parameters = "alphafold2=" + json.dumps(PARAMETERS | {"models": [1, 3]})
+    output = clone.run("--config", "samples=sheet.tsv", "engines=alphafold2", parameters)
+    assert "2 done, 0 skipped, 0 failed" in output
+    for name, chains in (("one", 1), ("pair", 2)):
+        folder = clone.folder / "results" / name / "alphafold2"
+        scores = json.loads((folder / "scores.json").read_text())
+        assert scores["confidence"]["kind"] == "pLDDT"
+        assert 0 <= scores["ptm"] <= 1
+        assert (scores["iptm"] is None) == (chains == 1)
+        assert len(scores["chains"]) == chains
+        assert any("the best of 2 predictions" in note for note in scores["notes"])
+        assert "alphafold_params_2022_12_06" in {database["name"] for database in scores["databases"]}
+        assert scores["software"]["colabfold"]
+        assert (folder / "pae.json").exists()
+    again = clone.run("--config", "samples=sheet.tsv", "engines=alphafold2", parameters)
+    assert "Nothing to be done" in again
