@@ -58,11 +58,15 @@ for kind, name, of in (
         for scope, parameters in shapes.items():
             for parameter, shape in parameters.items():
                 size = shape.shape
+                # Random pairs are far larger than learned ones, and all of their errors would fall into the last bin.
+                smaller = 0.02 if "predicted_aligned_error_head" in scope else 1
                 fan = np.prod(size[:-1]) if parameter == "weights" and len(size) > 1 else 100
                 if parameter == "scale":
                     values[f"{scope}//{parameter}"] = np.ones(size, np.float32)
                 else:
-                    values[f"{scope}//{parameter}"] = (random.normal(size=size) / np.sqrt(fan)).astype(np.float32)
+                    values[f"{scope}//{parameter}"] = (smaller * random.normal(size=size) / np.sqrt(fan)).astype(
+                        np.float32
+                    )
         if name == "ptm" and model == 1:
             # As the published models 1 and 2 have it; the driver leaves it out.
             values["alphafold/alphafold_iteration/evoformer/template_embedding//weights"] = np.ones(3, np.float32)
