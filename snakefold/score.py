@@ -116,9 +116,9 @@ def score_prediction(prediction: Prediction, folder: Path) -> None:
     pae = None
     if prediction.pae is not None:
         try:
-            text = pae_json(read_json(prediction.pae))
-            write_text(folder / "pae.json", text)
-            pae = np.array(json.loads(text)[0]["predicted_aligned_error"])
+            errors = aligned_errors(read_json(prediction.pae))
+            write_text(folder / "pae.json", pae_json(*errors))
+            pae = np.array(errors[0])
         except (ValueError, KeyError, TypeError, IndexError) as error:
             notes.append(f"No pae.json: the engine's file is not a matrix of aligned errors ({error}).")
     shown = superposed_templates(_aligned_templates(prediction), chains)
@@ -180,11 +180,11 @@ def confidence_json(chains: Sequence[ModelChain]) -> dict[str, list[Any]]:
     return columns
 
 
-def pae_json(value: Any) -> str:
-    """Predicted aligned errors (angstrom) as the text of AlphaFold DB's `pae.json`, one line a row of the matrix.
+def aligned_errors(value: Any) -> tuple[list[list[float]], float]:
+    """Predicted aligned errors (angstrom), row by row, and the largest that there can be.
 
     Takes AlphaFold DB's form or a mapping with `predicted_aligned_error` or `pae`.
-    Raises ValueError, KeyError or TypeError if there is no square matrix of finite numbers in it.
+    Raises ValueError, KeyError or TypeError if there is no square matrix of numbers in it.
     """
     source = value[0] if isinstance(value, list) else value
     matrix = source["predicted_aligned_error"] if "predicted_aligned_error" in source else source["pae"]
@@ -192,7 +192,14 @@ def pae_json(value: Any) -> str:
     if not rows or any(len(row) != len(rows) for row in rows):
         raise ValueError("the matrix is not square")
     largest = source.get("max_predicted_aligned_error")
-    largest = max(map(max, rows)) if largest is None else round(float(largest), 2)
+    return rows, max(map(max, rows)) if largest is None else round(float(largest), 2)
+
+
+def pae_json(rows: Sequence[Sequence[float]], largest: float) -> str:
+    """Aligned errors as the text of AlphaFold DB's `pae.json`, one line a row of the matrix.
+
+    Raises ValueError if there is a number among them that is not finite.
+    """
     lines = ",\n".join(json.dumps(row, separators=(",", ":"), allow_nan=False) for row in rows)
     return f'[{{"predicted_aligned_error":[\n{lines}\n],"max_predicted_aligned_error":{json.dumps(largest)}}}]\n'
 

@@ -92,7 +92,7 @@ class Folding:
             return folder
         # Another controller remembers no parameters: other pins must show in the path.
         weights = {self.engines[str(batch.engine)].weights for batch in self.plan.folds.values()} - {None}
-        pins = {name: self.pin(name) for name in sorted({*self.preset.msa, self.preset.templates, *map(str, weights)})}
+        pins = {name: self.pin(name) for name in sorted({*self.preset.databases, *map(str, weights)})}
         return f"{self.config.work}/databases/{sha256_of_json(pins)[:12]}"
 
     def pin(self, wildcards: Any) -> str:

@@ -19,7 +19,7 @@ from snakefold.away.submit import safest_queue, send, submit
 from snakefold.config import Config
 from snakefold.databases.obtain import mend
 from snakefold.databases.progress import DownloadProgress
-from snakefold.databases.registry import Database, Registry, in_units, load_registry
+from snakefold.databases.registry import Database, in_units, load_registry
 from snakefold.databases.remote import RemoteDatabase
 from snakefold.errors import SnakefoldError
 from snakefold.files import sha256_of_json
@@ -73,14 +73,9 @@ def wanted(names: Sequence[str], preset: str | None, changes: Sequence[str], pre
         )
     registry = relocated(Path(config.databases.registry))
     known = load_registry(registry)
-    chosen = list(names) or _of_preset(known, preset or config.databases.preset)
+    chosen = names or known.preset(preset or config.databases.preset).databases
     databases = tuple(known.database(name) for name in dict.fromkeys(chosen))
     return Wanted(config=config, registry=registry, databases=databases)
-
-
-def _of_preset(registry: Registry, name: str) -> list[str]:
-    preset = registry.preset(name)
-    return [*preset.msa, preset.templates]
 
 
 def sync_here(wanted: Wanted, *, read: bool) -> None:

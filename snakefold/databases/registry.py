@@ -118,6 +118,11 @@ class Preset(_Entry):
     msa: Annotated[tuple[_Name, ...], Field(min_length=1)]
     templates: _Name
 
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """The names of all its databases."""
+        return (*self.msa, self.templates)
+
 
 class Registry(_Entry):
     """All databases and presets."""
@@ -194,7 +199,7 @@ def describe(registry: Registry) -> str:
         lines.append(f"  {'':{width}}  {database.description}")
     lines.append("presets:")
     for name, preset in registry.presets.items():
-        total = sum(registry.databases[each].size for each in {*preset.msa, preset.templates})
+        total = sum(registry.databases[each].size for each in set(preset.databases))
         lines.append(f"  {name}: {', '.join(preset.msa)}; templates: {preset.templates}; {in_units(total)}")
     return "\n".join(lines)
 

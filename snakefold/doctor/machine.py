@@ -89,7 +89,7 @@ def _databases(config: Config) -> Iterator[Finding]:
     if is_address(folder):
         yield Finding(check="databases", level="ok", text=f"in {folder}; `doctor --profile aws-batch` looks there")
         return
-    for name in (*preset.msa, preset.templates):
+    for name in preset.databases:
         place = Path(folder) / name
         try:
             whole = is_complete(place, read_manifest(place / MANIFEST_NAME))
@@ -107,7 +107,7 @@ def _disk(config: Config) -> Iterator[Finding]:
     folder = Path(config.databases.cache if is_address(config.databases.folder) else config.databases.folder)
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    missing = [name for name in (*preset.msa, preset.templates) if not (folder / name / MANIFEST_NAME).exists()]
+    missing = [name for name in preset.databases if not (folder / name / MANIFEST_NAME).exists()]
     needed = sum(registry.database(name).size for name in missing)
     text = f"{in_units(free)} free at {there}, {in_units(needed)} needed for databases"
     if free < needed:

@@ -70,7 +70,6 @@ class Ends(Protocol):
 class _Life:
     """One driver process, from its start to its end."""
 
-    members: Sequence[str]
     ready: bool = False
     finished: bool = False
     device: str | None = None
@@ -157,7 +156,7 @@ class Supervisor:
     def _live(self, members: Sequence[str], *, alone: bool) -> tuple[int, _Life]:
         """Start a driver, send it the members, take in what it says until its end; returns its exit code."""
         now = time.monotonic()
-        life = _Life(members=members, must_sign_by=now + SILENCE_SECONDS, must_end_by=now + LOAD_SECONDS)
+        life = _Life(must_sign_by=now + SILENCE_SECONDS, must_end_by=now + LOAD_SECONDS)
         with self._log.open("ab") as log:
             life.log_start = log.tell()
             process = subprocess.Popen(

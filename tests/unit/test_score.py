@@ -13,7 +13,7 @@ import pytest
 
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, write_json
-from snakefold.score import Prediction, confidence_json, pae_json, score_prediction, write_status
+from snakefold.score import Prediction, aligned_errors, confidence_json, pae_json, score_prediction, write_status
 from snakefold.structures.io import ModelChain, read_chains, read_model, write_model
 
 from .structure_helpers import MINI
@@ -218,11 +218,11 @@ def test_confidence_has_the_form_and_categories_of_alphafold_db():
 
 
 def test_aligned_errors_take_the_form_of_alphafold_db():
-    text = pae_json({"pae": [[0.1234, 5], [6.5, 0]]})
+    text = pae_json(*aligned_errors({"pae": [[0.1234, 5], [6.5, 0]]}))
     assert json.loads(text) == [
         {"predicted_aligned_error": [[0.12, 5.0], [6.5, 0.0]], "max_predicted_aligned_error": 6.5}
     ]
-    assert pae_json(json.loads(text)) == text
+    assert pae_json(*aligned_errors(json.loads(text))) == text
 
 
 @pytest.mark.parametrize("value", [{"pae": [[1, 2]]}, {"other": 1}, [], {"pae": [[float("nan")]]}, {"pae": "text"}])
