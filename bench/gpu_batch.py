@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from snakefold.engines.base import ChainInputs, FoldTask
+from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.supervisor import Finished, Supervisor
 
@@ -30,7 +31,7 @@ SHORTEST, LONGEST = 60, 400
 class Ends:
     """Takes predictions in as a job does."""
 
-    engine: EsmFold
+    engine: DrivenEngine
     tasks: dict[str, tuple[FoldTask, Path]]
     folder: Path
     finished: dict[str, Finished] = field(default_factory=dict)

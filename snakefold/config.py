@@ -174,6 +174,9 @@ class AlphaFold2(Section):
     bucket: int = Field(
         default=64, ge=1, description="Lengths are padded to a multiple of it; one compilation serves each multiple."
     )
+    kernels: Literal["fused", "plain"] = Field(
+        default="fused", description="Attention and triangles of the package's fused kernels, where the GPU has them."
+    )
 
     @field_validator("models")
     @classmethod

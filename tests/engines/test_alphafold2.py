@@ -40,13 +40,14 @@ PARAMETERS = {
     "max_msa_clusters": 8,
     "max_extra_msa": 8,
     "bucket": 32,
+    "kernels": "fused",
 }
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    maker = Path(__file__).with_name("tiny_alphafold2.py")
+    maker = Path(__file__).with_name("random_alphafold2.py")
     subprocess.run([os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"], str(maker), str(folder), str(DRIVERS)], check=True)
     return folder
 

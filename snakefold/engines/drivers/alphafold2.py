@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,16 @@ class AlphaFold2(JaxDriver):
                     raise FileNotFoundError(f"{path} is missing")
         self._models: dict[tuple[bool, int], Any] = {}
         self._networks: dict[tuple[bool, int], Network] = {}
+        self._following: dict[str, Task] = {}
+        self._ahead: tuple[tuple[str, int, int], Future[Arrays]] | None = None
+        # One thread: the package's random numbers have a state of their own, for the whole process.
+        self._thread = ThreadPoolExecutor(max_workers=1)
 
     def groups(self, tasks: list[Task]) -> list[list[Task]]:
         """One member at a time, those of one compilation one after the other."""
-        return [[task] for task in sorted(tasks, key=lambda task: (_is_complex(task), self.padded(task), task["id"]))]
+        ordered = sorted(tasks, key=lambda task: (_is_complex(task), self.padded(task), task["id"]))
+        self._following = {task["id"]: ordered[place] for place, task in enumerate(ordered[:-1], start=1)}
+        return [[task] for task in ordered]
 
     def padded(self, task: Task) -> int:
         """The length that a target is padded to."""
@@ -74,9 +81,9 @@ class AlphaFold2(JaxDriver):
         network = self.network(multimer, ease)
         order = _order_of_residues([chain["sequence"] for chain in task["chains"]])
         ranked: list[tuple[float, Arrays]] = []
-        # JAX takes seeds of 31 bits.
-        for seed in ((task["seed"] + number) % 2**31 for number in range(self.parameters["seeds"])):
-            features = network.features(task["chains"], self.padded(task), seed)
+        for number in range(self.parameters["seeds"]):
+            seed = _seed(task, number)
+            features = self.features(task, number, ease)
             for model in self.parameters["models"]:
                 score, found = network.predict(self.model(multimer, model), features, seed, order)
                 # Only the best so far is kept; of an overflow, nothing is better.
@@ -88,6 +95,22 @@ class AlphaFold2(JaxDriver):
         if ease:
             best["crop"] = np.array(network.crop)
         np.savez_compressed(Path(task["folder"]) / "prediction.npz", **best)
+
+    def features(self, task: Task, number: int, ease: int) -> Arrays:
+        """The features for a member's seed of that number. Those that come next are made while the GPU predicts."""
+        wanted = task["id"], number, ease
+        future = self._ahead[1] if self._ahead and self._ahead[0] == wanted else self._submit(task, number, ease)
+        features = future.result()
+        self._ahead = None
+        if number + 1 < self.parameters["seeds"]:
+            self._ahead = (task["id"], number + 1, ease), self._submit(task, number + 1, ease)
+        elif following := self._following.get(task["id"]):
+            self._ahead = (following["id"], 0, 0), self._submit(following, 0, 0)
+        return features
+
+    def _submit(self, task: Task, number: int, ease: int) -> Future[Arrays]:
+        network = self.network(_is_complex(task), ease)
+        return self._thread.submit(network.features, task["chains"], self.padded(task), _seed(task, number))
 
     def model(self, multimer: bool, number: int) -> Any:
         """The parameters of one model, read once."""
@@ -132,6 +155,8 @@ class Network:
         # Heads whose output nobody takes.
         flat.update({f"model.heads.{head}.weight": 0.0 for head in ("distogram", "masked_msa")})
         flat["model.heads.experimentally_resolved.weight"] = 0.0
+        if parameters["kernels"] == "fused" and _fuses():
+            flat["model.global_config.use_pallas"] = True
         config.update_from_flattened_dict(flat)
         self.config = config
         self.crop = flat[self.clusters], flat[self.further]
@@ -295,6 +320,19 @@ def _at(config: Any, key: str) -> Any:
     for part in key.split("."):
         config = config[part]
     return config
+
+
+def _seed(task: Task, number: int) -> int:
+    """The seed of a member's prediction of that number. JAX takes seeds of 31 bits."""
+    return (task["seed"] + number) % 2**31
+
+
+def _fuses() -> bool:
+    """Whether the package's fused kernels run here: on NVIDIA's GPUs from Ampere on."""
+    import jax
+
+    capability = getattr(jax.devices()[0], "compute_capability", "")
+    return capability.replace(".", "", 1).isdigit() and float(capability) >= 8
 
 
 def _is_complex(task: Task) -> bool:

@@ -1,7 +1,10 @@
-"""Write AlphaFold 2 models of few blocks, with random numbers, into a folder. Runs in the engine's Python.
+"""Write AlphaFold 2 models of random numbers into a folder. Runs in the engine's Python.
+
+    random_alphafold2.py FOLDER DRIVERS [--full]
 
 What they predict tests a code path, and is no structure. They have the publisher's format and names, model 1 and model
-3 of each kind; `config.json` says what is smaller than in the published network.
+3 of each kind. They have few blocks, and `config.json` says what is smaller than in the published network; with
+`--full` they are of the published size, and model 3 alone is written.
 """
 
 # pyright: reportMissingImports=false
@@ -20,17 +23,18 @@ SMALL = {
     "model.embeddings_and_evoformer.template.template_pair_stack.num_block": 1,
     "model.heads.structure_module.num_layer": 2,
 }
-PARAMETERS = {"recycles": 1, "max_msa_clusters": 8, "max_extra_msa": 8}
+PARAMETERS = {"recycles": 1, "max_msa_clusters": 8, "max_extra_msa": 8, "kernels": "plain"}
 CHAINS = ("MKTAYIAKQRQISFVKSH", "GSHMRYFYTS")
 
-target, drivers = Path(sys.argv[1]), sys.argv[2]
+target, drivers, full = Path(sys.argv[1]), sys.argv[2], "--full" in sys.argv
 sys.path.insert(0, drivers)
 
 import alphafold2  # noqa: E402
 
 (target / "params").mkdir(parents=True)
 scratch = tempfile.TemporaryDirectory()
-(target / "config.json").write_text(json.dumps({"monomer": SMALL, "multimer": SMALL}))
+changes = {} if full else SMALL
+(target / "config.json").write_text(json.dumps({"monomer": changes, "multimer": changes}))
 chains = []
 for number, sequence in enumerate(CHAINS):
     msa = Path(scratch.name) / f"{number}.a3m"
@@ -41,7 +45,7 @@ for kind, name, of in (
     (alphafold2.MonomerNetwork, "ptm", chains[:1]),
     (alphafold2.MultimerNetwork, "multimer_v3", chains),
 ):
-    network = kind(PARAMETERS, SMALL, 1)
+    network = kind(PARAMETERS, changes, 1)
     # The published files have all heads.
     for head in ("distogram", "masked_msa", "experimentally_resolved"):
         network.config.model.heads[head].weight = 1.0
@@ -53,7 +57,7 @@ for kind, name, of in (
         "prev_pos": np.zeros((length, 37, 3)),
     }
     shapes = jax.eval_shape(network.runner.init, jax.random.PRNGKey(0), {**features, "prev": state})
-    for model in (1, 3):
+    for model in (3,) if full else (1, 3):
         values = {}
         for scope, parameters in shapes.items():
             for parameter, shape in parameters.items():
