@@ -44,6 +44,7 @@ PARAMETERS = {
     "max_msa_clusters": None,
     "max_extra_msa": None,
     "bucket": 64,
+    "templates": False,
     "kernels": "fused",
 }
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from snakefold.databases.registry import Preset
 from snakefold.engines import ENGINES
 from snakefold.engines.base import Engine
 from snakefold.errors import FaultsError
@@ -174,6 +175,9 @@ class AlphaFold2(Section):
     bucket: int = Field(
         default=64, ge=1, description="Lengths are padded to a multiple of it; one compilation serves each multiple."
     )
+    templates: bool = Field(
+        default=False, description="Search templates and give up to four to models 1 and 2, or to all of a complex."
+    )
     kernels: Literal["fused", "plain"] = Field(
         default="fused", description="Attention and triangles of the package's fused kernels, where the GPU has them."
     )
@@ -270,6 +274,14 @@ class Config(Section):
         if not isinstance(data, Mapping):
             return data
         return {key: value for key, value in data.items() if value is not None or not _is_section(key)}
+
+    def databases_of(self, preset: Preset) -> list[str]:
+        """Names of the databases that a run needs: those of its preset, and the weights of its engines.
+
+        Engines that a sheet names for its rows are not among them.
+        """
+        weights = [ENGINES[name].weights for name in self.engines]
+        return list(dict.fromkeys([*preset.databases, *(name for name in weights if name is not None)]))
 
     def parameters_of_engine(self, engine: str) -> dict[str, Any]:
         """The settings of one engine, in the section of its name, as plain JSON values; empty for one that has none."""

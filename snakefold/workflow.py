@@ -69,7 +69,7 @@ class Folding:
         self.databases: Registry = registry
         self.preset: Preset = registry.preset(config.databases.preset)
         self._refuse_profiles()
-        self.engines = engines_for(config.plan.gpu_memory_mb)
+        self.engines = engines_for(config)
         self.plan: Plan = make_plan(targets, config, self.engines)
         self.sheets = [Path(path) for path in config.samples]
 
@@ -377,7 +377,7 @@ def load(config: Config, *, check_files: bool, prefix: str | None = None) -> Fol
         engines=config.engines,
         seed=config.seed,
         check_files=check_files,
-        registry=engines_for(config.plan.gpu_memory_mb),
+        registry=engines_for(config),
     )
     registry = load_registry(relocated(Path(config.databases.registry)))
     return Folding(config, targets, registry, prefix=prefix, is_main_process=check_files)

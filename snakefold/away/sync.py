@@ -62,7 +62,7 @@ class Wanted:
 
 
 def wanted(names: Sequence[str], preset: str | None, changes: Sequence[str], prefix: str) -> Wanted:
-    """The databases of these names, else those of a preset, else those of the config's preset.
+    """The databases of these names, else those of a preset, else those that the config needs.
 
     `changes` are for `--config`; `prefix` is that of a run in the bucket. Raises SnakefoldError for unknown names.
     """
@@ -73,7 +73,9 @@ def wanted(names: Sequence[str], preset: str | None, changes: Sequence[str], pre
         )
     registry = relocated(Path(config.databases.registry))
     known = load_registry(registry)
-    chosen = names or known.preset(preset or config.databases.preset).databases
+    chosen = names or (
+        known.preset(preset).databases if preset else config.databases_of(known.preset(config.databases.preset))
+    )
     databases = tuple(known.database(name) for name in dict.fromkeys(chosen))
     return Wanted(config=config, registry=registry, databases=databases)
 

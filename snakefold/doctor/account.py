@@ -403,7 +403,6 @@ def _databases(account: Account, changes: Sequence[str]) -> Iterator[Finding]:
 
     chosen = wanted([], None, changes, account.place.prefix)
     folder = S3Folder(chosen.config.databases.folder, patience=Patience(attempts=2, wait=0.2))
-    preset = chosen.config.databases.preset
     for database in chosen.databases:
         holding = RemoteDatabase(folder, database.name).holding(database)
         if holding.reason is None:
@@ -411,6 +410,6 @@ def _databases(account: Account, changes: Sequence[str]) -> Iterator[Finding]:
         else:
             # The run would bring it, if the role of its jobs may write there.
             level = "fault" if account.fleet.database_role_arn else "warning"
-            text = f"{database.name} of preset {preset}: {holding.reason}"
+            text = f"{database.name}: {holding.reason}"
             remedy = f"`{COMMAND} databases sync` brings it ({in_units(database.size)})"
             yield Finding(check="databases", level=level, text=text, remedy=remedy)

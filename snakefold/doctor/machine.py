@@ -84,12 +84,12 @@ def _sheet(config: Config) -> Iterator[Finding]:
 
 def _databases(config: Config) -> Iterator[Finding]:
     registry = load_registry(relocated(Path(config.databases.registry)))
-    preset = registry.preset(config.databases.preset)
+    names = config.databases_of(registry.preset(config.databases.preset))
     folder = config.databases.folder
     if is_address(folder):
         yield Finding(check="databases", level="ok", text=f"in {folder}; `doctor --profile aws-batch` looks there")
         return
-    for name in preset.databases:
+    for name in names:
         place = Path(folder) / name
         try:
             whole = is_complete(place, read_manifest(place / MANIFEST_NAME))
@@ -101,13 +101,13 @@ def _databases(config: Config) -> Iterator[Finding]:
 
 
 def _disk(config: Config) -> Iterator[Finding]:
-    """Room for what the preset still lacks: downloads and what they unpack to."""
+    """Room for what a run still lacks: downloads and what they unpack to."""
     registry = load_registry(relocated(Path(config.databases.registry)))
-    preset = registry.preset(config.databases.preset)
+    names = config.databases_of(registry.preset(config.databases.preset))
     folder = Path(config.databases.cache if is_address(config.databases.folder) else config.databases.folder)
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    missing = [name for name in preset.databases if not (folder / name / MANIFEST_NAME).exists()]
+    missing = [name for name in names if not (folder / name / MANIFEST_NAME).exists()]
     needed = sum(registry.database(name).size for name in missing)
     text = f"{in_units(free)} free at {there}, {in_units(needed)} needed for databases"
     if free < needed:

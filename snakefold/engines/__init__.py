@@ -1,6 +1,9 @@
 """The structure predictors."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import OwnEngine
@@ -9,14 +12,19 @@ from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.template import TemplateEngine
 
+if TYPE_CHECKING:
+    from snakefold.config import Config
+
 AnyEngine = OwnEngine | DrivenEngine
 
 ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold(), AlphaFold2(), Boltz())}
 
 
-def engines_for(gpu_memory_mb: int) -> Mapping[str, AnyEngine]:
-    """All engines, with the lengths that they accept on GPUs of so much memory (MB)."""
+def engines_for(config: Config) -> Mapping[str, AnyEngine]:
+    """All engines as they are in a run: what they need by their parameters, and accept on the largest GPU there is."""
     return {
-        name: engine.on_gpu(gpu_memory_mb) if isinstance(engine, DrivenEngine) else engine
+        name: engine.fitted(config.plan.gpu_memory_mb, config.parameters_of_engine(name))
+        if isinstance(engine, DrivenEngine)
+        else engine
         for name, engine in ENGINES.items()
     }

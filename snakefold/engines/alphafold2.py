@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
 from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.prediction import chains_of_atom37, read_arrays, write_prediction
+from snakefold.files import read_json
 from snakefold.outcome import Outcome
+from snakefold.structures.io import chain_name
 
 
 class AlphaFold2(DrivenEngine):
-    """AlphaFold 2 by ColabFold's package, with MSAs of ours and without templates."""
+    """AlphaFold 2 by ColabFold's package, with MSAs of ours and, if its parameters say so, our templates."""
 
     name = "alphafold2"
-    version = "1"
+    version = "2"
     packages = ("alphafold-colabfold", "colabfold", "jax")
     licence = "Apache-2.0 (code), CC BY 4.0 (weights)"
     weights = "alphafold_params_2022_12_06"
@@ -32,6 +36,13 @@ class AlphaFold2(DrivenEngine):
             notes.append(
                 f"For want of GPU memory at most {clusters} clusters and {further} further rows of the MSA were used."
             )
+        for number, place in values.get("templates", np.zeros((0, 2), dtype=int)).tolist():
+            folder_of_hits = task.chains[number].templates
+            if folder_of_hits is not None:
+                hit = read_json(folder_of_hits / "hits.json")["hits"][place]
+                notes.append(f"Template of chain {chain_name(number)}: {hit['entry']} chain {hit['chain']}.")
+        if task.template is not None:
+            notes.append("The sheet's template was not used: this engine takes those of the search alone.")
         return write_prediction(
             folder,
             chains_of_atom37(task, values),

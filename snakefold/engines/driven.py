@@ -58,6 +58,7 @@ class DrivenEngine(ABC):
     weights: str | None
     needs_msa: bool
     needs_templates: bool
+    """Of an engine that can do without them: false, unless its parameter `templates` asks for them."""
     gpus = 1
     limits: Limits
 
@@ -85,13 +86,14 @@ class DrivenEngine(ABC):
         """Estimated peak memory of the GPU, MB."""
         return round(_polynomial(self.calibration.gpu_memory_mb, residues))
 
-    def on_gpu(self, memory_mb: int) -> Self:
-        """The same engine, taking no target that is too long for a GPU of so much memory (MB)."""
+    def fitted(self, memory_mb: int, parameters: Mapping[str, Any]) -> Self:
+        """The same engine with these parameters, taking no target too long for a GPU of so much memory (MB)."""
         shortest, longest = self.limits.min_length, self.limits.max_length
         fits = bisect_right(range(shortest, longest + 1), memory_mb, key=self.gpu_memory_mb)
         fitted = copy.copy(self)
         # One that cannot take even the shortest says so of each target.
         fitted.limits = replace(self.limits, max_length=max(shortest - 1, shortest + fits - 1))
+        fitted.needs_templates = self.needs_templates or bool(parameters.get("templates"))
         return fitted
 
     def limit(self, task: FoldTask) -> float:

@@ -67,7 +67,7 @@ def check_sheets(
     Returns the targets without a fault, and the faults, one line each; a sheet is fine if there are none.
     """
     if registry is None:
-        registry = engines_for(config.plan.gpu_memory_mb)
+        registry = engines_for(config)
     return _read(paths, config.engines, config.seed, deep=True, check_files=True, registry=registry)
 
 
@@ -309,7 +309,9 @@ class _Reader:
         if None in reasons:
             return chains
         told = "; ".join(f"{name} {reason}" for name, reason in zip(engines, reasons, strict=True))
-        report(column, f"no chosen engine can predict the target: {told}; change it or choose another engine")
+        others = [name for name, engine in self._registry.items() if refusal(engine.limits, sequences) is None]
+        cure = f"choose one that takes it ({', '.join(others)})" if others else "no engine takes it: change it"
+        report(column, f"no chosen engine can predict the target: {told}; {cure}")
         return ()
 
     def _file(self, values: Mapping[str, str], column: str, path: Path, report: Report) -> Path | None:

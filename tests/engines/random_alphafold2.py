@@ -23,7 +23,7 @@ SMALL = {
     "model.embeddings_and_evoformer.template.template_pair_stack.num_block": 1,
     "model.heads.structure_module.num_layer": 2,
 }
-PARAMETERS = {"recycles": 1, "max_msa_clusters": 8, "max_extra_msa": 8, "kernels": "plain"}
+PARAMETERS = {"recycles": 1, "max_msa_clusters": 8, "max_extra_msa": 8, "templates": True, "kernels": "plain"}
 CHAINS = ("MKTAYIAKQRQISFVKSH", "GSHMRYFYTS")
 
 target, drivers, full = Path(sys.argv[1]), sys.argv[2], "--full" in sys.argv
@@ -39,11 +39,12 @@ chains = []
 for number, sequence in enumerate(CHAINS):
     msa = Path(scratch.name) / f"{number}.a3m"
     msa.write_text(f">query\n{sequence}\n")
-    chains.append({"sequence": sequence, "msa": str(msa)})
+    chains.append({"sequence": sequence, "msa": str(msa), "templates": None})
 random = np.random.default_rng(0)
-for kind, name, of in (
-    (alphafold2.MonomerNetwork, "ptm", chains[:1]),
-    (alphafold2.MultimerNetwork, "multimer_v3", chains),
+for kind, name, models, of in (
+    (alphafold2.TemplateNetwork, "ptm", () if full else (1,), chains[:1]),
+    (alphafold2.MonomerNetwork, "ptm", (3,), chains[:1]),
+    (alphafold2.MultimerNetwork, "multimer_v3", (3,) if full else (1, 3), chains),
 ):
     network = kind(PARAMETERS, changes, 1)
     # The published files have all heads.
@@ -57,7 +58,7 @@ for kind, name, of in (
         "prev_pos": np.zeros((length, 37, 3)),
     }
     shapes = jax.eval_shape(network.runner.init, jax.random.PRNGKey(0), {**features, "prev": state})
-    for model in (3,) if full else (1, 3):
+    for model in models:
         values = {}
         for scope, parameters in shapes.items():
             for parameter, shape in parameters.items():
@@ -71,7 +72,4 @@ for kind, name, of in (
                     values[f"{scope}//{parameter}"] = (smaller * random.normal(size=size) / np.sqrt(fan)).astype(
                         np.float32
                     )
-        if name == "ptm" and model == 1:
-            # As the published models 1 and 2 have it; the driver leaves it out.
-            values["alphafold/alphafold_iteration/evoformer/template_embedding//weights"] = np.ones(3, np.float32)
         np.savez(target / "params" / f"params_model_{model}_{name}.npz", **values)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from tests.conftest import Clone, clone_into
 Arrays = dict[str, dict[str, np.ndarray]]
 
 DRIVERS = Path(__file__).parents[2] / "snakefold" / "engines" / "drivers"
+LIBRARY = Path(__file__).parents[2] / "data" / "mini" / "templates"
 FIRST, SECOND = "MKTAYIAKQRQISFVKSHFSRQ", "GSHMRYFYTSVDADACDEFX"
 A3M = {
     FIRST: [
@@ -32,6 +34,9 @@ A3M = {
         ("MGYP1/1-18", "GAHMRYWYTSVDpADACDE--"),
     ],
 }
+ENTRY, CHAIN = "1afs", "A"
+# Residues of the target and of the template's chain.
+PAIRS = [(place, 30 + place + (place > 9)) for place in range(2, len(FIRST) - 1)]
 TARGETS = {"one": [FIRST], "other": [SECOND], "pair": [FIRST, SECOND], "mixed": [SECOND[:10], FIRST, SECOND[:10]]}
 PARAMETERS = {
     "models": [3],
@@ -40,6 +45,7 @@ PARAMETERS = {
     "max_msa_clusters": 8,
     "max_extra_msa": 8,
     "bucket": 32,
+    "templates": False,
     "kernels": "fused",
 }
 
@@ -61,6 +67,19 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def msa_of(sequence: str) -> str:
     rows = [("query", sequence), *A3M.get(sequence, [])]
     return "".join(f">{name}\n{row}\n" for name, row in rows)
+
+
+def templates_of_first(folder: Path) -> Path:
+    """What a template search found for FIRST; the first hit has no atom of the aligned residues."""
+    found = folder / "templates"
+    found.mkdir(exist_ok=True)
+    shutil.copy(LIBRARY / f"{ENTRY}.cif.gz", found)
+    hits = [
+        {"entry": ENTRY, "chain": chain, "file": f"{ENTRY}.cif.gz", "pairs": [[*pair, 1.0] for pair in PAIRS]}
+        for chain in ("none", CHAIN)
+    ]
+    (found / "hits.json").write_text(json.dumps({"hits": hits}))
+    return found
 
 
 class Ends:
@@ -89,7 +108,8 @@ def predict(weights: Path, compiled: Path, folder: Path, names: list[str], **cha
         for number, sequence in enumerate(TARGETS[name]):
             msa = folder / f"{name}{number}.a3m"
             msa.write_text(msa_of(sequence))
-            chains.append(ChainInputs(sequence=sequence, msa=msa))
+            found = templates_of_first(folder) if changed.get("templates") and sequence == FIRST else None
+            chains.append(ChainInputs(sequence=sequence, msa=msa, templates=found))
         tasks[name] = FoldTask(chains=tuple(chains), seed=5), folder / "members" / name
     command = engine.command(weights, PARAMETERS | changed, folder / "cache")
     command = DriverCommand(
@@ -138,11 +158,23 @@ def test_one_compilation_serves_a_bucket_and_outlives_the_process(
 def test_padding_changes_nothing_against_the_packages_own_loop(weights: Path, compiled: Path, tmp_path: Path) -> None:
     ours = predict(weights, compiled, tmp_path / "ours", ["one", "pair", "mixed"])
     assert len(compilations(compiled)) == 2
+    templated = predict(weights, compiled, tmp_path / "templated", ["one", "pair"], models=[1, 3], templates=True)
+    # The second of the first chain's hits. Model 3 of one chain takes none.
+    for name, values in templated.items():
+        assert values["candidates"] == 2
+        if name == "pair" or values["model"] == 1:
+            assert values["templates"].tolist() == [[0, 1]]
+    only = predict(weights, compiled, tmp_path / "only", ["one", "pair"], models=[1], templates=True)
+    ours |= {f"templated {name}": values for name, values in only.items()}
     python = os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"]
-    targets = {name: [[sequence, msa_of(sequence)] for sequence in TARGETS[name]] for name in ("one", "pair", "mixed")}
+    targets = {
+        name: [[sequence, msa_of(sequence)] for sequence in TARGETS[name.split()[-1]]]
+        for name in ("one", "pair", "mixed", "templated one", "templated pair")
+    }
     # The network wants chains of one sequence together.
     targets["mixed"] = [targets["mixed"][number] for number in (0, 2, 1)]
     (tmp_path / "targets.json").write_text(json.dumps(targets))
+    (tmp_path / "template.json").write_text(json.dumps([str(LIBRARY / f"{ENTRY}.cif.gz"), CHAIN, FIRST, dict(PAIRS)]))
     subprocess.run([python, "-c", STOCK, str(weights), str(tmp_path), str(compiled)], check=True)
     stock = {name: dict(np.load(tmp_path / f"{name}.npz")) for name in targets}
     places = np.r_[0:10, 20:42, 10:20]
@@ -155,9 +187,9 @@ def test_padding_changes_nothing_against_the_packages_own_loop(weights: Path, co
 
 
 STOCK = """
-import json, sys
+import gzip, json, re, sys
 import jax, numpy as np
-from alphafold.data import feature_processing, parsers, pipeline, pipeline_multimer
+from alphafold.data import feature_processing, mmcif_parsing, parsers, pipeline, pipeline_multimer, templates
 from alphafold.model import config, model
 from alphafold.notebooks.notebook_utils import empty_placeholder_template_features
 from colabfold.alphafold.models import get_model_haiku_params
@@ -165,9 +197,16 @@ from colabfold.alphafold.models import get_model_haiku_params
 weights, folder, cache = sys.argv[1:]
 jax.config.update("jax_compilation_cache_dir", cache)
 changes = json.load(open(f"{weights}/config.json"))
+entry, chain, query, pairs = json.load(open(f"{folder}/template.json"))
+# The package reads no file that leaves out which components are amino acids.
+text = re.sub(r"^([A-Z]{3}) [.]$", r"\\1 'L-peptide linking'", gzip.open(entry, "rt").read(), flags=re.M)
+parsed = mmcif_parsing.parse(file_id="x", mmcif_string=text).mmcif_object
+template, _ = templates._extract_template_features(
+    parsed, "x", {int(key): value for key, value in pairs.items()}, parsed.chain_to_seqres[chain], query, chain, "")
 for name, chains in json.load(open(f"{folder}/targets.json")).items():
-    multimer = len(chains) > 1
-    settings = config.model_config("model_3_multimer_v3" if multimer else "model_3_ptm")
+    multimer, templated = len(chains) > 1, name.startswith("templated")
+    settings = config.model_config(
+        "model_3_multimer_v3" if multimer else "model_1_ptm" if templated else "model_3_ptm")
     settings.update_from_flattened_dict(changes["multimer" if multimer else "monomer"])
     settings.model.num_recycle = 1
     if multimer:
@@ -176,13 +215,16 @@ for name, chains in json.load(open(f"{folder}/targets.json")).items():
         settings.data.common.num_recycle = 1
         settings.data.eval.max_msa_clusters = settings.data.common.max_extra_msa = 8
     kind = "alphafold2_multimer_v3" if multimer else "alphafold2_ptm"
-    runner = model.RunModel(settings, get_model_haiku_params(weights, kind, "3"))
+    runner = model.RunModel(settings, get_model_haiku_params(weights, kind, "1" if templated else "3"))
     by_chain = {}
     for number, (sequence, text) in enumerate(chains):
         msa = pipeline.make_msa_features([parsers.parse_a3m(text)])
         features = pipeline.make_sequence_features(sequence, "x", len(sequence)) | msa
         features |= {f"{key}_all_seq": value for key, value in msa.items() if key != "num_alignments"}
         features |= empty_placeholder_template_features(0, len(sequence))
+        if templated and sequence == query:
+            features |= {key: np.array([value]) for key, value in template.items()}
+            features["template_sum_probs"] = np.ones((1, 1), np.float32)
         by_chain["ABC"[number]] = pipeline_multimer.convert_monomer_features(features, "ABC"[number])
     if multimer:
         features = feature_processing.pair_and_merge(pipeline_multimer.add_assembly_features(by_chain))
@@ -221,7 +263,7 @@ def test_rows_of_one_species_are_paired_and_others_stand_alone(tmp_path: Path) -
     chains = []
     for number, sequence in enumerate(TARGETS["pair"]):
         (tmp_path / f"{number}.a3m").write_text(msa_of(sequence))
-        chains.append({"sequence": sequence, "msa": str(tmp_path / f"{number}.a3m")})
+        chains.append({"sequence": sequence, "msa": str(tmp_path / f"{number}.a3m"), "templates": None})
     python = os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"]
     arguments = [python, "-c", FEATURES, str(DRIVERS), json.dumps([PARAMETERS, chains])]
     lines = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.splitlines()

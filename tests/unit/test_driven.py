@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from snakefold.batch import BatchRun, read_receipt, run_in_driver
-from snakefold.engines import ENGINES, engines_for
+from snakefold.config import load_config
+from snakefold.engines import ENGINES, AnyEngine, engines_for
 from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import ChainInputs, FoldTask, Limits
 from snakefold.engines.driven import DrivenEngine, calibrations
@@ -184,6 +185,21 @@ class TestAlphaFold2:
         assert [len(chain) for chain in prediction["confidence"]] == [2, 1]
         assert "at most 127 clusters and 512 further rows" in prediction["notes"][1]
 
+    def test_the_templates_that_the_model_had_are_noted(self, tmp_path: Path) -> None:
+        hits = [{"entry": entry, "chain": chain} for entry, chain in (("1abc", "X"), ("2def", "Y"))]
+        (tmp_path / "hits.json").write_text(json.dumps({"hits": hits}))
+        second = ChainInputs(sequence="W", templates=tmp_path)
+        task = FoldTask(chains=(ChainInputs(sequence="AG"), second), template=Path("own.cif"))
+        _, prediction = self.take_in(task, tmp_path, 3, iptm=np.float32(0.25), templates=np.array([[1, 1]]))
+        assert prediction["notes"][1] == "Template of chain B: 2def chain Y."
+        assert "The sheet's template was not used" in prediction["notes"][2]
+
+    def test_templates_are_searched_if_the_parameters_say_so(self) -> None:
+        for asked in (False, True):
+            config = load_config({"samples": "s.tsv", "alphafold2": {"templates": asked}})
+            assert engines_for(config)["alphafold2"].needs_templates == asked
+        assert not ENGINES["alphafold2"].needs_templates
+
     def test_what_lacks_an_array_is_the_members_failure(self, tmp_path: Path) -> None:
         with pytest.raises(MemberError, match="cannot be read: it has no ptm"):
             self.take_in(FoldTask(chains=(ChainInputs(sequence="AGW"),)), tmp_path, 3, ptm=None)
@@ -200,12 +216,16 @@ def test_a_calibration_grows_with_the_length_and_names_its_source(name: str) -> 
 
 def test_what_a_gpu_cannot_hold_is_refused_before_anything_runs() -> None:
     engine = ENGINES["esmfold"]
-    longest = engines_for(24_000)["esmfold"].limits.max_length
+
+    def on_gpu(memory_mb: int, name: str = "esmfold") -> AnyEngine:
+        return engines_for(load_config({"samples": "s.tsv", "plan": {"gpu_memory_mb": memory_mb}}))[name]
+
+    longest = on_gpu(24_000).limits.max_length
     assert engine.limits.min_length < longest < engine.limits.max_length
     assert engine.gpu_memory_mb(longest) <= 24_000 < engine.gpu_memory_mb(longest + 1)
-    assert engines_for(1000)["esmfold"].limits.max_length < engine.limits.min_length
-    assert engines_for(10**6)["esmfold"].limits == engine.limits
-    assert engines_for(1000)["template"].limits == ENGINES["template"].limits
+    assert on_gpu(1000).limits.max_length < engine.limits.min_length
+    assert on_gpu(10**6).limits == engine.limits
+    assert on_gpu(1000, "template").limits == ENGINES["template"].limits
 
 
 class TestPython:

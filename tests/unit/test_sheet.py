@@ -255,6 +255,12 @@ def test_a_target_that_no_engine_takes_names_the_reason_of_each(write: Callable[
     (fault,) = faults(write(f"id\tsequence\tengines\nt\t{UBIQUITIN * 4}\ttemplate,esmfold\n"))
     assert "template takes at most 300 residues, the target has 304" in fault
     assert "esmfold takes at most 200 residues, the target has 304" in fault
+    assert fault.endswith("no engine takes it: change it")
+
+
+def test_a_target_that_another_engine_takes_names_that_one(write: Callable[..., Path]) -> None:
+    (fault,) = faults(write(f"id\tsequence\tengines\nt\t{UBIQUITIN * 3}\tesmfold\n"))
+    assert fault.endswith("esmfold takes at most 200 residues, the target has 228; choose one that takes it (template)")
 
 
 def test_a_vast_number_of_copies_is_refused_before_it_is_written_out(write: Callable[..., Path]) -> None:

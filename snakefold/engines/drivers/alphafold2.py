@@ -1,13 +1,14 @@
 """AlphaFold 2 (Jumper et al., Nature 596 (2021), 583) and AlphaFold-Multimer (Evans et al. 2021), by ColabFold's code.
 
 Runs in the engine's own Python; see driver_protocol.py. A target of one chain goes through the monomer models with pTM
-head, one of several chains through the multimer models (v3). MSAs come from the supervisor; nothing is searched or
-downloaded, and no templates are used.
+head, one of several chains through the multimer models (v3). MSAs and templates come from the supervisor; nothing is
+searched or downloaded.
 
 Writes `prediction.npz` for each member, of its best model: `positions` (residues, 37, 3) in angstrom, in AlphaFold's
 order of atoms, `exists` (residues, 37), `plddt` (residues), 0-100, `pae` (residues, residues) in angstrom, `ptm`,
-`iptm` (of several chains), `model` (1-5), `seed`, `candidates` (how many it was the best of), and `crop`: the rows of
-the MSA that went in at most, as (clusters, further ones), if want of memory made them fewer than asked for.
+`iptm` (of several chains), `model` (1-5), `seed`, `candidates` (how many it was the best of), `templates` (those that
+the model had, as rows of chain and place among its hits), and `crop`: the rows of the MSA that went in at most, as
+(clusters, further ones), if want of memory made them fewer than asked for.
 
 Weights are a folder with the publisher's archive in `params/`. Weights of another network than the published one state
 beside it how that differs, in `config.json`: {"monomer": {...}, "multimer": {...}}, of dotted keys of AlphaFold's model
@@ -17,9 +18,11 @@ configuration.
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,9 @@ from driver_protocol import JaxDriver, Task, serve
 
 # What the MSA's crop is divided by, one after the other, when the GPU's memory does not suffice.
 DIVISORS = (1, 2, 4, 16)
+
+# What the networks take of each chain.
+TEMPLATES = 4
 
 Arrays = dict[str, Any]
 
@@ -56,10 +62,10 @@ class AlphaFold2(JaxDriver):
                 path = self.weights / "params" / f"params_model_{model}_{'multimer_v3' if multimer else 'ptm'}.npz"
                 if not path.exists():
                     raise FileNotFoundError(f"{path} is missing")
-        self._models: dict[tuple[bool, int], Any] = {}
-        self._networks: dict[tuple[bool, int], Network] = {}
+        self._models: dict[tuple[type[Network], int], Any] = {}
+        self._networks: dict[tuple[type[Network], int], Network] = {}
         self._following: dict[str, Task] = {}
-        self._ahead: tuple[tuple[str, int, int], Future[Arrays]] | None = None
+        self._ahead: tuple[tuple[str, Step, int], Future[Arrays]] | None = None
         # One thread: the package's random numbers have a state of their own, for the whole process.
         self._thread = ThreadPoolExecutor(max_workers=1)
 
@@ -77,67 +83,91 @@ class AlphaFold2(JaxDriver):
     def predict(self, tasks: list[Task], ease: int) -> None:
         """Write prediction.npz, of the best of all models and seeds."""
         (task,) = tasks
-        multimer = _is_complex(task)
-        network = self.network(multimer, ease)
         order = _order_of_residues([chain["sequence"] for chain in task["chains"]])
-        ranked: list[tuple[float, Arrays]] = []
-        for number in range(self.parameters["seeds"]):
-            seed = _seed(task, number)
-            features = self.features(task, number, ease)
-            for model in self.parameters["models"]:
-                score, found = network.predict(self.model(multimer, model), features, seed, order)
+        best: tuple[float, Arrays] | None = None
+        for step in self.steps(task):
+            kind, number, models = step
+            network, seed = self.network(kind, ease), _seed(task, number)
+            features = self.features(task, step, ease)
+            for model in models:
+                score, found = network.predict(self.model(kind, model), features, seed, order)
                 # Only the best so far is kept; of an overflow, nothing is better.
                 score = score if np.isfinite(score) else -np.inf
-                if not ranked or score > ranked[0][0]:
-                    ranked = [(score, {**found, "model": np.int32(model), "seed": np.int64(seed)})]
-        best = ranked[0][1]
-        best["candidates"] = np.int32(self.parameters["seeds"] * len(self.parameters["models"]))
-        if ease:
-            best["crop"] = np.array(network.crop)
-        np.savez_compressed(Path(task["folder"]) / "prediction.npz", **best)
+                if best is None or score > best[0]:
+                    best = score, {**found, "model": np.int32(model), "seed": np.int64(seed)}
+                    if network.with_templates:
+                        best[1]["templates"] = _used(task)
+                    if ease:
+                        best[1]["crop"] = np.array(network.crop)
+        if best is None:
+            raise ValueError("no model was asked for")
+        best[1]["candidates"] = np.int32(self.parameters["seeds"] * len(self.parameters["models"]))
+        np.savez_compressed(Path(task["folder"]) / "prediction.npz", **best[1])
 
-    def features(self, task: Task, number: int, ease: int) -> Arrays:
-        """The features for a member's seed of that number. Those that come next are made while the GPU predicts."""
-        wanted = task["id"], number, ease
-        future = self._ahead[1] if self._ahead and self._ahead[0] == wanted else self._submit(task, number, ease)
+    def steps(self, task: Task) -> list[Step]:
+        """What a member goes through: for each seed, the networks with the models that are theirs."""
+        models = self.parameters["models"]
+        if _is_complex(task):
+            shares: list[tuple[type[Network], list[int]]] = [(MultimerNetwork, models)]
+        elif self.parameters["templates"]:
+            with_templates = [model for model in models if model in (1, 2)]
+            shares = [(TemplateNetwork, with_templates), (MonomerNetwork, [m for m in models if m not in (1, 2)])]
+        else:
+            shares = [(MonomerNetwork, models)]
+        return [
+            (kind, number, tuple(share))
+            for number in range(self.parameters["seeds"])
+            for kind, share in shares
+            if share
+        ]
+
+    def features(self, task: Task, step: Step, ease: int) -> Arrays:
+        """The features of one of a member's steps. Those that come next are made while the GPU predicts."""
+        wanted = task["id"], step, ease
+        future = self._ahead[1] if self._ahead and self._ahead[0] == wanted else self._submit(task, step, ease)
         features = future.result()
         self._ahead = None
-        if number + 1 < self.parameters["seeds"]:
-            self._ahead = (task["id"], number + 1, ease), self._submit(task, number + 1, ease)
-        elif following := self._following.get(task["id"]):
-            self._ahead = (following["id"], 0, 0), self._submit(following, 0, 0)
+        steps = self.steps(task)
+        if step != steps[-1]:
+            following = steps[steps.index(step) + 1]
+            self._ahead = (task["id"], following, ease), self._submit(task, following, ease)
+        elif after := self._following.get(task["id"]):
+            following = self.steps(after)[0]
+            self._ahead = (after["id"], following, 0), self._submit(after, following, 0)
         return features
 
-    def _submit(self, task: Task, number: int, ease: int) -> Future[Arrays]:
-        network = self.network(_is_complex(task), ease)
-        return self._thread.submit(network.features, task["chains"], self.padded(task), _seed(task, number))
+    def _submit(self, task: Task, step: Step, ease: int) -> Future[Arrays]:
+        kind, number, _ = step
+        make = self.network(kind, ease).features
+        return self._thread.submit(make, task["chains"], self.padded(task), _seed(task, number))
 
-    def model(self, multimer: bool, number: int) -> Any:
-        """The parameters of one model, read once."""
+    def model(self, kind: type[Network], number: int) -> Any:
+        """The parameters of one model, read once, as far as the network has them."""
         from colabfold.alphafold.models import get_model_haiku_params
 
-        if (multimer, number) not in self._models:
-            kind = "alphafold2_multimer_v3" if multimer else "alphafold2_ptm"
-            found = get_model_haiku_params(str(self.weights), kind, str(number))
-            if not multimer:
+        if (kind, number) not in self._models:
+            found = get_model_haiku_params(str(self.weights), kind.published, str(number))
+            if kind is MonomerNetwork:
                 # Of the monomer models, 1 and 2 take templates. Without that part all five are one network.
                 found = {scope: values for scope, values in found.items() if "/template_" not in scope}
-            self._models[multimer, number] = found
-        return self._models[multimer, number]
+            self._models[kind, number] = found
+        return self._models[kind, number]
 
-    def network(self, multimer: bool, ease: int) -> Network:
-        """The network that a target goes through. All models share its compilations."""
-        if (multimer, ease) not in self._networks:
-            changes = self.changes.get("multimer" if multimer else "monomer", {})
-            kind = MultimerNetwork if multimer else MonomerNetwork
-            self._networks[multimer, ease] = kind(self.parameters, changes, DIVISORS[ease])
-        return self._networks[multimer, ease]
+    def network(self, kind: type[Network], ease: int) -> Network:
+        """The network of a kind. All its models share its compilations."""
+        if (kind, ease) not in self._networks:
+            self._networks[kind, ease] = kind(self.parameters, self.changes.get(kind.changed, {}), DIVISORS[ease])
+        return self._networks[kind, ease]
 
 
 class Network:
-    """One of the two networks in AlphaFold's own code, in the configuration of its model 3, as ColabFold has it."""
+    """One of the networks in AlphaFold's own code, in the configuration of one of its models, as ColabFold has it."""
 
     name: str
+    published: str
+    changed: str
+    takes_templates = True
+    least = 1
     clusters: str
     further: str
 
@@ -149,7 +179,7 @@ class Network:
         config.update_from_flattened_dict(changes)
         flat = {}
         for key, asked in ((self.clusters, "max_msa_clusters"), (self.further, "max_extra_msa")):
-            flat[key] = max(1, (parameters[asked] or _at(config, key)) // divisor)
+            flat[key] = max(self.least, (parameters[asked] or _at(config, key)) // divisor)
         if parameters["recycles"] is not None:
             flat["model.num_recycle"] = parameters["recycles"]
         # Heads whose output nobody takes.
@@ -159,6 +189,7 @@ class Network:
             flat["model.global_config.use_pallas"] = True
         config.update_from_flattened_dict(flat)
         self.config = config
+        self.with_templates = parameters["templates"] and self.takes_templates
         self.crop = flat[self.clusters], flat[self.further]
         self.passes = config.model.num_recycle + 1
         self.runner = RunModel(config)
@@ -209,10 +240,18 @@ class Network:
         return float(result["ranking_confidence"]), found
 
 
+Step = tuple[type[Network], int, tuple[int, ...]]
+"""A network, the number of the seed, and the models."""
+
+
 class MonomerNetwork(Network):
-    """One chain."""
+    """One chain, without templates."""
 
     name = "model_3_ptm"
+    takes_templates = False
+    reserved = 0
+    published = "alphafold2_ptm"
+    changed = "monomer"
     clusters = "data.eval.max_msa_clusters"
     further = "data.common.max_extra_msa"
 
@@ -226,19 +265,40 @@ class MonomerNetwork(Network):
         from colabfold.alphafold.msa import make_fixed_size
 
         (chain,) = chains
-        features = self.runner.process_features(_of_chain(chain), random_seed=seed)
+        raw = _of_chain(chain) | self.of_templates(chain)
+        features = self.runner.process_features(raw, random_seed=seed)
         schema = {name: [None, *axes] for name, axes in self.config.data.eval.feat.items()}
-        return make_fixed_size(features, schema, self.crop[0], self.crop[1], length)
+        return make_fixed_size(features, schema, self.crop[0] - self.reserved, self.crop[1], length, TEMPLATES)
+
+    def of_templates(self, chain: dict[str, Any]) -> Arrays:  # noqa: ARG002
+        """What the network takes of templates."""
+        return {}
 
     def of_pass(self, features: Arrays, number: int) -> Arrays:
         """The MSA drawn for it."""
         return {name: values[number : number + 1] for name, values in features.items()}
 
 
+class TemplateNetwork(MonomerNetwork):
+    """One chain with templates, for models 1 and 2. Without any it still has their places, empty."""
+
+    name = "model_1_ptm"
+    takes_templates = True
+    # Rows among the clusters that templates take.
+    reserved = TEMPLATES
+    least = TEMPLATES + 1
+
+    def of_templates(self, chain: dict[str, Any]) -> Arrays:
+        """Up to four."""
+        return _of_templates(chain)
+
+
 class MultimerNetwork(Network):
     """Several chains."""
 
     name = "model_3_multimer_v3"
+    published = "alphafold2_multimer_v3"
+    changed = "multimer"
     clusters = "model.embeddings_and_evoformer.num_msa"
     further = "model.embeddings_and_evoformer.num_extra_msa"
 
@@ -249,7 +309,6 @@ class MultimerNetwork(Network):
         has no partner follows block by block. Species are read from UniProt's names (`tr|A0A146SKV9|A0A146SKV9_FUNHE`).
         """
         from alphafold.data import feature_processing, pipeline_multimer
-        from alphafold.notebooks.notebook_utils import empty_placeholder_template_features
 
         hetero = len({chain["sequence"] for chain in chains}) > 1
         found: dict[str, Arrays] = {}
@@ -261,12 +320,13 @@ class MultimerNetwork(Network):
                 if hetero:
                     kept = ("msa", "deletion_matrix_int", "msa_species_identifiers")
                     features |= {f"{name}_all_seq": features[name] for name in kept}
-                found[sequence] = features | empty_placeholder_template_features(0, len(sequence))
+                found[sequence] = features | _of_templates(chain)
             name = pipeline_multimer.int_id_to_str_id(number)
             by_chain[name] = pipeline_multimer.convert_monomer_features(dict(found[sequence]), name)
         features = feature_processing.pair_and_merge(pipeline_multimer.add_assembly_features(by_chain))
-        # Four templates of nothing give what one gives.
-        features.update({name: features[name][:1] for name in features if name.startswith("template_")})
+        if not self.with_templates:
+            # Four templates of nothing give what one gives.
+            features.update({name: features[name][:1] for name in features if name.startswith("template_")})
         rows = max(len(features["msa"]), sum(self.crop))
         return _padded(pipeline_multimer.pad_msa(features, 1 << (rows - 1).bit_length()), length)
 
@@ -285,6 +345,92 @@ def _of_chain(chain: dict[str, Any]) -> Arrays:
         **pipeline.make_sequence_features(sequence=sequence, description="query", num_res=len(sequence)),
         **pipeline.make_msa_features([msa]),
     }
+
+
+def _used(task: Task) -> np.ndarray:
+    """The templates of all chains, as rows of chain and place among its hits."""
+    rows = [
+        (number, place) for number, chain in enumerate(task["chains"]) for place, *_ in _templates(chain["templates"])
+    ]
+    return np.array(rows, dtype=int).reshape(-1, 2)
+
+
+def _of_templates(chain: dict[str, Any]) -> Arrays:
+    """AlphaFold's features of one chain's templates: all atoms of the aligned residues. Empty if it has none."""
+    from alphafold.common import residue_constants
+    from alphafold.notebooks.notebook_utils import empty_placeholder_template_features
+
+    length = len(chain["sequence"])
+    found = _templates(chain["templates"])
+    features = dict(empty_placeholder_template_features(len(found), length))
+    for number, (_, pairs, letters, atoms) in enumerate(found):
+        row = ["-"] * length
+        for residue, partner in pairs:
+            row[residue] = letters[partner]
+            for name, position in atoms[partner].items():
+                if name in residue_constants.atom_order:
+                    place = number, residue, residue_constants.atom_order[name]
+                    features["template_all_atom_positions"][place] = position
+                    features["template_all_atom_masks"][place] = 1
+        features["template_aatype"][number] = residue_constants.sequence_to_onehot(
+            "".join(row), residue_constants.HHBLITS_AA_TO_ID
+        )
+    return features
+
+
+@lru_cache(maxsize=16)
+def _templates(folder: str | None) -> list[tuple[int, list[tuple[int, int]], dict[int, str], Arrays]]:
+    """The best hits of one chain, at most four that have atoms.
+
+    Each as its place among the hits, pairs of residues, and of the entry's chain, by residue, the letter and the
+    positions of AlphaFold's atoms.
+    """
+    found = []
+    hits = json.loads((Path(folder) / "hits.json").read_text(encoding="utf-8"))["hits"] if folder else []
+    for place, hit in enumerate(hits):
+        letters, atoms = _chain_of_entry(Path(str(folder)) / hit["file"], hit["chain"])
+        pairs = [(first, second) for first, second, _ in hit["pairs"] if second in atoms]
+        if pairs:
+            found.append((place, pairs, letters, atoms))
+        if len(found) == TEMPLATES:
+            break
+    return found
+
+
+def _chain_of_entry(path: Path, chain: str) -> tuple[dict[int, str], dict[int, dict[str, np.ndarray]]]:
+    """Letters and atoms of an entry's chain, named as its authors do, by place in the chain's whole sequence.
+
+    The package's own reader refuses files that do not say which of their components are amino acids.
+    """
+    from Bio.Data.PDBData import protein_letters_3to1_extended
+    from Bio.PDB.MMCIF2Dict import MMCIF2Dict
+
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        content = MMCIF2Dict(file)
+    columns = ("auth_asym_id", "label_seq_id", "label_comp_id", "label_atom_id", "occupancy", "pdbx_PDB_model_num")
+    values = [content[f"_atom_site.{name}"] for name in (*columns, "Cartn_x", "Cartn_y", "Cartn_z")]
+    first = values[5][0]
+    letters: dict[int, str] = {}
+    atoms: dict[int, dict[str, np.ndarray]] = {}
+    taken: dict[tuple[int, str], float] = {}
+    for owner, number, residue, atom, occupancy, model, *xyz in zip(*values):  # noqa: B905 (Python 3.9)
+        if owner != chain or model != first or not number.isdigit():
+            continue
+        place = int(number) - 1
+        name = "SD" if (residue, atom) == ("MSE", "SE") else atom
+        # Of alternatives the one that is there most of the time.
+        share = 1.0 if occupancy in ("?", ".") else float(occupancy)
+        if share > taken.get((place, name), -1.0):
+            taken[place, name] = share
+            letters[place] = protein_letters_3to1_extended.get(residue, "X")
+            atoms.setdefault(place, {})[name] = np.array([float(value) for value in xyz], dtype=np.float32)
+    for place, named in atoms.items():
+        # As AlphaFold does with arginines whose ends are named the wrong way round.
+        if letters[place] == "R" and {"CD", "NH1", "NH2"} <= set(named):
+            near, far = (np.linalg.norm(named[end] - named["CD"]) for end in ("NH1", "NH2"))
+            if near > far:
+                named["NH1"], named["NH2"] = named["NH2"], named["NH1"]
+    return letters, atoms
 
 
 def _padded(features: Arrays, length: int) -> Arrays:
