@@ -149,6 +149,9 @@ class RoseTTAFold(Section):
     seeds: int = Field(default=1, ge=1, le=100, description="Predictions, from the target's seed on; the best is kept.")
     max_msa: int = Field(default=256, ge=1, description="Rows of the MSA that go through the main blocks, by chance.")
     max_extra_msa: int = Field(default=2048, ge=1, description="Rows of each MSA that are used at all, by chance.")
+    pair: bool = Field(
+        default=False, description="Put rows of one species (TaxID= in their names) of different chains side by side."
+    )
     neighbours: int = Field(
         default=1536,
         ge=-1,

@@ -22,7 +22,7 @@ from tests.conftest import Clone, clone_into
 ONE = "MKTAYIAHQRQISFV"
 OTHER = "GSHMRYFYTSX"
 TARGETS = {"one": [ONE], "again": [ONE], "tails": [ONE], "trimer": [ONE, OTHER, ONE]}
-PARAMETERS = {"recycles": 2, "seeds": 1, "max_msa": 4, "max_extra_msa": 12, "neighbours": 1536}
+PARAMETERS = {"recycles": 2, "seeds": 1, "max_msa": 4, "max_extra_msa": 12, "pair": False, "neighbours": 1536}
 # More than may be used.
 ROWS = 30
 SEED = 7
@@ -90,6 +90,7 @@ def predict(
     driver: Path | None = None,
     **changed: Any,
 ) -> Taken:
+    folder.mkdir(exist_ok=True)
     tasks = {}
     for name in names:
         given = {ONE: with_tails(msas[ONE], folder)} if name == "tails" else msas
@@ -233,3 +234,43 @@ def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> No
         assert scores["software"]["rosettafold2"].startswith("0+g278f4eaad5d8")
         assert (folder / "pae.json").exists()
     assert "Nothing to be done" in clone.run(*arguments)
+
+
+PAIRED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import rosettafold
+chains = json.loads(sys.argv[2])
+print(json.dumps(rosettafold._paired([rosettafold._rows(chain) for chain in chains])))
+"""
+
+
+def test_rows_of_one_species_are_paired_by_the_authors_recipe(
+    weights: Path, ours: Taken, msas: Mapping[str, Path], tmp_path: Path
+) -> None:
+    first = [("a TaxID=1 RepID=x", "MKTAY-AHQRQISFA"), ("b n=2 TaxID=1", "MKTAYIAHQRQISFAgg"), ("c TaxID=2", "M" * 15)]
+    second = [("d", "GSHMRYFYTSG"), ("e TaxID=3", "GSHMaRYFYTSA"), ("f TaxID=1", "GSH--YFYTSA")]
+    chains = []
+    paired = {}
+    for sequence, rows in ((ONE, first), (OTHER, second)):
+        paired[sequence] = tmp_path / f"{len(sequence)}.a3m"
+        paired[sequence].write_text(f">q\n{sequence}\n" + "".join(f">{name}\n{row}\n" for name, row in rows))
+        chains.append({"sequence": sequence, "msa": str(paired[sequence])})
+    command = RoseTTAFold().command(weights, PARAMETERS, tmp_path).command
+    arguments = [command[0], "-c", PAIRED, str(Path(command[1]).parent), json.dumps(chains)]
+    (text,) = json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+    assert text.splitlines() == [
+        ">query",
+        f"{ONE}/{OTHER}",
+        ">1",
+        "MKTAYIAHQRQISFA/GSH--YFYTSA",
+        ">2",
+        f"{'M' * 15}/{'-' * 11}",
+        ">3",
+        f"{'-' * 15}/GSHMaRYFYTSA",
+    ]
+    # Nothing there to pair: as without.
+    alone = predict(weights, msas, tmp_path / "alone", ["trimer"], pair=True)
+    np.testing.assert_array_equal(alone.found["trimer"]["positions"], ours.found["trimer"]["positions"])
+    both = predict(weights, paired, tmp_path / "both", ["trimer"], pair=True)
+    assert both.found["trimer"]["positions"].shape == (41, 14, 3)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,11 @@ class OmegaFold(TorchDriver):
     def load(self, settings: dict[str, Any]) -> None:
         """Read the weights of one of the two models."""
         import torch
-        from omegafold import OmegaFold as Network
-        from omegafold import make_config, pipeline
-        from omegafold.utils.protein_utils import residue_constants
 
-        self.torch, self.pipeline = torch, pipeline
+        # By name, since readers of the code take `omegafold` for this file.
+        package = import_module("omegafold")
+        residue_constants = import_module("omegafold.utils.protein_utils.residue_constants")
+        self.torch, self.pipeline = torch, import_module("omegafold.pipeline")
         self.names = {
             letter: residue_constants.restype_name_to_atom14_names[name]
             for letter, name in residue_constants.restype_1to3.items()
@@ -48,11 +49,11 @@ class OmegaFold(TorchDriver):
         weights = Path(settings["weights"])
         torch.set_float32_matmul_precision("highest" if self.parameters["precision"] == "fp32" else "high")
         self.place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        config = make_config(self.parameters["model"])
+        config = package.make_config(self.parameters["model"])
         changes = weights / "config.json"
         if changes.exists():
             _change(config, json.loads(changes.read_text(encoding="utf-8")))
-        self.model = Network(config)
+        self.model = package.OmegaFold(config)
         content = torch.load(weights / f"release{self.parameters['model']}.pt", map_location="cpu", weights_only=True)
         self.model.load_state_dict(content.get("model", content))
         self.model.to(self.place).eval()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,14 @@ UNUSED = ("aa_pred.", "bind_pred.", "c6d_pred.", "exp_pred.")
 # Of the 27 atoms of a residue the rest are hydrogens.
 HEAVY = 14
 
+WITHOUT_INSERTIONS = str.maketrans("", "", string.ascii_lowercase)
+
 # The dummy templates that predict.py makes, of which it uses one.
 TEMPLATES = 4
 
 
 class RoseTTAFold(TorchDriver):
-    """RoseTTAFold2. Parameters: `recycles`, `seeds`, `max_msa`, `max_extra_msa`, `neighbours`."""
+    """RoseTTAFold2. Parameters: those of the section `rosettafold` of the config (snakefold/config.py)."""
 
     eases = len(MEASURES) - 1
 
@@ -156,22 +159,25 @@ class RoseTTAFold(TorchDriver):
         return {**found, "names": self._names(task, found["positions"])}
 
     def _msa(self, task: Task, limit: int) -> tuple[Any, Any]:
-        """The MSA of all chains, block by block, and the lengths of insertions: (rows, residues) each."""
+        """The MSA of all chains, paired or block by block, and the lengths of insertions: (rows, residues) each."""
         torch = self.torch
+        texts = [_a3m(_rows(chain)) for chain in task["chains"]]
+        if self.parameters["pair"] and len(texts) > 1:
+            texts = _paired([_rows(chain) for chain in task["chains"]]) or texts
         merged: dict[str, Any] = {}
         residues = 0
-        path = Path(task["folder"]) / "chain.a3m"
-        for chain in task["chains"]:
-            path.write_text(_readable(chain), encoding="utf-8")
-            rows, insertions, (length,) = self.recipe.parse_a3m(str(path))
+        path = Path(task["folder"]) / "msa.a3m"
+        for text in texts:
+            path.write_text(text, encoding="utf-8")
+            rows, insertions, lengths = self.recipe.parse_a3m(str(path))
             path.unlink()
             if len(rows) > limit:
                 kept = np.random.permutation(len(rows))[:limit]
                 kept[0] = 0
                 rows, insertions = rows[kept], insertions[kept]
             block = {"msa": torch.tensor(rows).long(), "ins": torch.tensor(insertions).long()}
-            merged = self.recipe.merge_a3m_hetero(merged, block, [residues, length]) if merged else block
-            residues += length
+            merged = self.recipe.merge_a3m_hetero(merged, block, [residues, sum(lengths)]) if merged else block
+            residues += sum(lengths)
         return merged["msa"], merged["ins"]
 
     def _start(self, lengths: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -221,20 +227,59 @@ class RoseTTAFold(TorchDriver):
         return names
 
 
-def _readable(chain: dict[str, Any]) -> str:
-    """A chain's MSA as RoseTTAFold2 can read it: each row on one line, without insertions after the last residue.
+def _rows(chain: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and rows of a chain's MSA, without insertions after the last residue.
 
-    A3M allows these, and its parser fails at them.
+    A3M allows these, and RoseTTAFold2's parser fails at them.
     """
     if chain["msa"] is None:
-        return f">query\n{chain['sequence']}\n"
+        return [("query", chain["sequence"])]
+    names: list[str] = []
     rows: list[str] = []
     for line in Path(chain["msa"]).read_text(encoding="utf-8").splitlines():
         if line.startswith(">"):
+            names.append(line[1:])
             rows.append("")
         elif rows:
             rows[-1] += line.strip()
-    return "".join(f">{number}\n{row.rstrip(string.ascii_lowercase)}\n" for number, row in enumerate(rows))
+    return [(name, row.rstrip(string.ascii_lowercase)) for name, row in zip(names, rows)]  # noqa: B905
+
+
+def _a3m(rows: list[tuple[str, str]]) -> str:
+    return "".join(f">{name}\n{row}\n" for name, row in rows)
+
+
+def _paired(msas: list[list[tuple[str, str]]]) -> list[str]:
+    """One A3M of all chains, whose rows go on from chain to chain after a slash; none if no species is in two of them.
+
+    The authors' recipe (input_prep/make_paired_MSA_simple.py): of each chain and species the row most like the query,
+    rows of one species side by side, gaps where a chain has none; those that fill most chains first. Rows that name no
+    species (`TaxID=9606`) are left out.
+    """
+    queries = [rows[0][1] for rows in msas]
+    best: list[dict[str, str]] = []
+    for rows, query in zip(msas, queries):  # noqa: B905
+        of_species: dict[str, tuple[int, str]] = {}
+        for name, row in rows[1:]:
+            species = re.search(r"TaxID=(\S+)", name)
+            if species is None:
+                continue
+            columns = row.translate(WITHOUT_INSERTIONS)
+            alike = sum(one == other for one, other in zip(query, columns))  # noqa: B905
+            if species[1] not in of_species or alike > of_species[species[1]][0]:
+                of_species[species[1]] = alike, row
+        best.append({species: row for species, (_, row) in of_species.items()})
+    # In the order of the chains, and of the rows in each.
+    species = list(dict.fromkeys(each for of_species in best for each in of_species))
+    chains_of = {each: sum(each in of_species for of_species in best) for each in species}
+    if max(chains_of.values(), default=0) < 2:
+        return []
+    species.sort(key=chains_of.__getitem__, reverse=True)
+    lines = [("query", "/".join(queries))]
+    for each in species:
+        found = [of.get(each, "-" * len(query)) for of, query in zip(best, queries)]  # noqa: B905
+        lines.append((each, "/".join(found)))
+    return [_a3m(lines)]
 
 
 if __name__ == "__main__":
