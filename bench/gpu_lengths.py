@@ -1,10 +1,10 @@
-"""What one target takes by its length: seconds, memory of the GPU and of the machine, for snakefold/engines/calibration.yaml.
+"""What one target takes by its length, for snakefold/engines/calibration.yaml: seconds, memory of GPU and machine.
 
     python -m bench.gpu_lengths boltz --weights FOLDER [--lengths 128 256 512 1024] [--rows 4096] [--set recycles=3]
 
-Needs a GPU and, in `$SNAKEFOLD_PYTHON_<ENGINE>` or this very Python, the engine. Weights of full size made at random will
-do (`tests/engines/` has scripts that write such): arithmetic takes as long as with real ones. One driver works through
-all lengths, the first twice, since the first member of a process pays for what happens once.
+Needs a GPU and, in `$SNAKEFOLD_PYTHON_<ENGINE>` or this very Python, the engine. Weights of full size made at random
+will do (`tests/engines/` has scripts that write such): arithmetic takes as long as with real ones. One driver works
+through all lengths, the first twice, since the first member of a process pays for what happens once.
 """
 
 import argparse

@@ -10,6 +10,8 @@ from snakefold.engines.base import OwnEngine
 from snakefold.engines.boltz import Boltz
 from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.esmfold import EsmFold
+from snakefold.engines.omegafold import OmegaFold
+from snakefold.engines.rosettafold import RoseTTAFold
 from snakefold.engines.template import TemplateEngine
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 AnyEngine = OwnEngine | DrivenEngine
 
-ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold(), AlphaFold2(), Boltz())}
+ENGINES: dict[str, AnyEngine] = {
+    engine.name: engine for engine in (TemplateEngine(), EsmFold(), OmegaFold(), AlphaFold2(), RoseTTAFold(), Boltz())
+}
 
 
 def engines_for(config: Config) -> Mapping[str, AnyEngine]:

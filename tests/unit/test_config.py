@@ -98,6 +98,8 @@ def test_parameters_are_plain_json_values() -> None:
     assert config.parameters_of_engine("template") == config.template.parameters()
     assert config.parameters_of_engine("esmfold") == config.esmfold.parameters()
     assert config.parameters_of_engine("boltz") == config.boltz.parameters()
+    assert config.parameters_of_engine("omegafold")["cycles"] == 10
+    assert config.parameters_of_engine("rosettafold")["max_extra_msa"] == 2048
     assert config.parameters_of_engine("alphafold2")["models"] == [1, 2, 3, 4, 5]
     assert config.parameters_of_engine("an engine without a section") == {}
 
@@ -127,6 +129,8 @@ def test_all_faults_come_at_once() -> None:
         ({"engines": ["templat"]}, "config: engines: there is no engine 'templat'; did you mean template?"),
         ({"plan": 5}, "config: plan: must be a section with keys of its own; "),
         ({"plan": {"minutes": 0}}, "config: plan.minutes: must be greater than 0, but is 0; "),
+        ({"omegafold": {"model": 3}}, "config: omegafold.model: "),
+        ({"rosettafold": {"neighbours": -2}}, "config: rosettafold.neighbours: must be at least -1"),
         ({"alphafold2": {"models": [1, 6]}}, "config: alphafold2.models.2: must be at most 5; "),
         ({"alphafold2": {"models": [1, 1]}}, "config: alphafold2.models: must name each model once, but is "),
         ({"search": {"evalue": ".inf"}}, "config: search.evalue: must be a number"),
