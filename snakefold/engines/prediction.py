@@ -1,5 +1,6 @@
 """What every neural engine gives, in the common form of docs/architecture.md ("fold")."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def read_arrays(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as content:
             values = {name: content[name] for name in content.files}
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
         raise MemberError("bad_output", f"the engine's {path.name} cannot be read: {error}") from None
     if missing := [name for name in needed if name not in values]:
         raise MemberError("bad_output", f"the engine's {path.name} cannot be read: it has no {', '.join(missing)}")
