@@ -14,8 +14,10 @@ angstrom, rows being the aligned residue; `ptm`, `iptm`, `sample` (from 1), `sam
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,13 +47,19 @@ class OpenFold(TorchDriver):
     def load(self, settings: dict[str, Any]) -> None:
         """Build the network and read the parameters, as `run_openfold predict` does."""
         import torch
+
+        weights, cache = Path(settings["weights"]), Path(settings["cache"])
+        cache.mkdir(parents=True, exist_ok=True)
+        # OpenFold3, when imported, makes a temporary folder that bears the name of the user: some containers have none.
+        tempfile.tempdir = str(cache)
+        os.environ.setdefault("LOGNAME", "nobody")
         from openfold3.entry_points.experiment_runner import InferenceExperimentRunner
         from openfold3.entry_points.validator import InferenceExperimentConfig
 
+        # The command line's default.
         torch.set_float32_matmul_precision("high")
         self.parameters = settings["parameters"]
         self.place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        weights, cache = Path(settings["weights"]), Path(settings["cache"])
         changes = weights / "config.json"
         custom = json.loads(changes.read_text(encoding="utf-8")) if changes.exists() else {}
         config = InferenceExperimentConfig(
