@@ -220,6 +220,19 @@ class AlphaFold2(Section):
         return models
 
 
+class OpenFold(Section):
+    """Parameters of the engine `openfold`. The defaults are those of OpenFold3's own command line."""
+
+    recycles: int = Field(default=3, ge=0, le=20, description="Passes through the trunk after the first.")
+    sampling_steps: int = Field(default=200, ge=2, le=1000, description="Steps of the diffusion that places the atoms.")
+    diffusion_samples: int = Field(
+        default=5, ge=1, le=100, description="Structures that are drawn; the one that OpenFold3 ranks first is kept."
+    )
+    max_msa_rows: int = Field(
+        default=16384, ge=2, le=16384, description="Rows of the MSA that are read; each pass draws 1,024 of them."
+    )
+
+
 class Relax(Section):
     """The restrained minimisation. The defaults are AlphaFold's."""
 
@@ -296,6 +309,7 @@ class Config(Section):
     rosettafold: RoseTTAFold = RoseTTAFold()
     boltz: Boltz = Boltz()
     alphafold2: AlphaFold2 = AlphaFold2()
+    openfold: OpenFold = OpenFold()
     relax: Relax = Relax()
     plan: Planning = Planning()
 

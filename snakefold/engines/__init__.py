@@ -11,6 +11,7 @@ from snakefold.engines.boltz import Boltz
 from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.omegafold import OmegaFold
+from snakefold.engines.openfold import OpenFold
 from snakefold.engines.rosettafold import RoseTTAFold
 from snakefold.engines.template import TemplateEngine
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 AnyEngine = OwnEngine | DrivenEngine
 
 ENGINES: dict[str, AnyEngine] = {
-    engine.name: engine for engine in (TemplateEngine(), EsmFold(), OmegaFold(), AlphaFold2(), RoseTTAFold(), Boltz())
+    engine.name: engine
+    for engine in (TemplateEngine(), EsmFold(), OmegaFold(), AlphaFold2(), RoseTTAFold(), Boltz(), OpenFold())
 }
 
 

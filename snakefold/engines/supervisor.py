@@ -37,11 +37,10 @@ _LOG_BYTES = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class DriverCommand:
-    """How to start a driver: its command and environment, and what it gets to know when it loads."""
+    """How to start a driver: its command, and what it gets to know when it loads."""
 
     command: Sequence[str]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +163,7 @@ class Supervisor:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._start.environment},
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 # Whatever it starts ends with it, and Ctrl-C at a terminal is ours to answer.
                 start_new_session=True,
             )

@@ -5,18 +5,17 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import ChainInputs, FoldTask
-from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
-from tests.conftest import Clone, clone_into
+from snakefold.engines.supervisor import Finished, Supervisor
+from tests.engines.sheet_to_report import run_sheet_to_report
 
 Arrays = dict[str, dict[str, np.ndarray]]
 
@@ -59,9 +58,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What has been compiled, for all tests."""
-    return tmp_path_factory.mktemp("compiled")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What has been compiled, for all tests: drivers find it by the environment."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNAKEFOLD_JAX_CACHE", str(folder))
+        yield folder
 
 
 def msa_of(sequence: str) -> str:
@@ -98,7 +100,7 @@ class Ends:
         self.failures[member] = kind, reason
 
 
-def predict(weights: Path, compiled: Path, folder: Path, names: list[str], **changed: Any) -> Arrays:
+def predict(weights: Path, folder: Path, names: list[str], **changed: Any) -> Arrays:
     engine = AlphaFold2()
     ends = Ends(folder / "members")
     folder.mkdir()
@@ -112,9 +114,6 @@ def predict(weights: Path, compiled: Path, folder: Path, names: list[str], **cha
             chains.append(ChainInputs(sequence=sequence, msa=msa, templates=found))
         tasks[name] = FoldTask(chains=tuple(chains), seed=5), folder / "members" / name
     command = engine.command(weights, PARAMETERS | changed, folder / "cache")
-    command = DriverCommand(
-        command=command.command, settings=command.settings, environment={"SNAKEFOLD_JAX_CACHE": str(compiled)}
-    )
     Supervisor(command, tasks, ends=ends, scratch=folder, limit=engine.limit).run()
     assert not ends.failures
     return ends.found
@@ -141,7 +140,7 @@ def same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) ->
 def test_one_compilation_serves_a_bucket_and_outlives_the_process(
     weights: Path, compiled: Path, tmp_path: Path
 ) -> None:
-    both = predict(weights, compiled, tmp_path / "both", ["one", "other"])
+    both = predict(weights, tmp_path / "both", ["one", "other"])
     assert len(compilations(compiled)) == 1
     for name in ("one", "other"):
         length = len(TARGETS[name][0])
@@ -149,14 +148,14 @@ def test_one_compilation_serves_a_bucket_and_outlives_the_process(
         assert both[name]["pae"].shape == (length, length)
         assert "iptm" not in both[name]
         assert both[name]["exists"].any(axis=1).tolist() == [letter != "X" for letter in TARGETS[name][0]]
-    again = predict(weights, compiled, tmp_path / "again", ["one"])
+    again = predict(weights, tmp_path / "again", ["one"])
     assert len(compilations(compiled)) == 1
     for name, values in both["one"].items():
         np.testing.assert_array_equal(again["one"][name], values)
 
 
 def test_padding_changes_nothing_against_the_packages_own_loop(weights: Path, compiled: Path, tmp_path: Path) -> None:
-    ours = predict(weights, compiled, tmp_path / "ours", ["one", "pair", "mixed"])
+    ours = predict(weights, tmp_path / "ours", ["one", "pair", "mixed"])
     assert len(compilations(compiled)) == 2
     templated = predict(weights, compiled, tmp_path / "templated", ["one", "pair"], models=[1, 3], templates=True)
     # The second of the first chain's hits. Model 3 of one chain takes none.
@@ -278,41 +277,22 @@ def test_rows_of_one_species_are_paired_and_others_stand_alone(tmp_path: Path) -
     }
 
 
-def test_a_run_from_the_sheet_to_the_report(weights: Path, compiled: Path, tmp_path: Path) -> None:
-    clone = clone_into(tmp_path / "clone")
-    clone = Clone(
-        clone.folder,
-        {
-            "SNAKEFOLD_PYTHON_ALPHAFOLD2": os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"],
-            "SNAKEFOLD_JAX_CACHE": str(compiled),
-        },
-    )
+@pytest.mark.usefixtures("compiled")
+def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "params.tar", "w") as tar:
         for path in sorted((weights / "params").iterdir()):
             tar.add(path, path.name)
-    registry = clone.folder / "config/databases.yaml"
-    content = yaml.safe_load(registry.read_text())
-    files = content["databases"]["alphafold_params_2022_12_06"]["files"]
-    files[0]["urls"] = [(tmp_path / "params.tar").as_uri()]
-    files.append({"path": "config.json", "urls": [(weights / "config.json").as_uri()]})
-    registry.write_text(yaml.safe_dump(content))
+    files = [
+        {"path": "params", "urls": [(tmp_path / "params.tar").as_uri()], "unpack": "tar"},
+        {"path": "config.json", "urls": [(weights / "config.json").as_uri()]},
+    ]
+    msas = {}
     for name, sequence in (("first", FIRST), ("second", SECOND)):
-        (clone.folder / f"{name}.a3m").write_text(msa_of(sequence))
-    rows = [f"one\t{FIRST}\tfirst.a3m", f"pair\t{FIRST}:{SECOND}\tfirst.a3m:second.a3m"]
-    (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence\tmsa", *rows, ""]))
-    parameters = "alphafold2=" + json.dumps(PARAMETERS | {"models": [1, 3]})
-    output = clone.run("--config", "samples=sheet.tsv", "engines=alphafold2", parameters)
-    assert "2 done, 0 skipped, 0 failed" in output
-    for name, chains in (("one", 1), ("pair", 2)):
-        folder = clone.folder / "results" / name / "alphafold2"
-        scores = json.loads((folder / "scores.json").read_text())
-        assert scores["confidence"]["kind"] == "pLDDT"
-        assert 0 <= scores["ptm"] <= 1
-        assert (scores["iptm"] is None) == (chains == 1)
-        assert len(scores["chains"]) == chains
+        msas[sequence] = tmp_path / f"{name}.a3m"
+        msas[sequence].write_text(msa_of(sequence))
+    targets = {"one": [FIRST], "pair": [FIRST, SECOND]}
+    parameters = PARAMETERS | {"models": [1, 3]}
+    found = run_sheet_to_report(tmp_path, AlphaFold2(), targets, files, parameters=parameters, msas=msas)
+    for name, scores in found.items():
+        assert (scores["iptm"] is None) == (len(targets[name]) == 1)
         assert any("the best of 2 predictions" in note for note in scores["notes"])
-        assert "alphafold_params_2022_12_06" in {database["name"] for database in scores["databases"]}
-        assert scores["software"]["colabfold"]
-        assert (folder / "pae.json").exists()
-    again = clone.run("--config", "samples=sheet.tsv", "engines=alphafold2", parameters)
-    assert "Nothing to be done" in again

@@ -1,6 +1,5 @@
 """Boltz-1's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
 
-import json
 import os
 import random
 import subprocess
@@ -18,7 +17,7 @@ from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
 from snakefold.files import read_json
 from snakefold.outcome import Outcome
 from snakefold.structures.io import read_model
-from tests.conftest import Clone, clone_into
+from tests.engines.sheet_to_report import files_of, run_sheet_to_report
 
 ONE = "MKTAYIAKQRQISFVKSHFSRQ"
 OTHER = "GSHMRYFYTSX"
@@ -196,27 +195,5 @@ def test_want_of_memory_is_answered_with_fewer_rows(
 
 
 def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
-    clone = clone_into(tmp_path / "clone")
-    clone = Clone(clone.folder, {"SNAKEFOLD_PYTHON_BOLTZ": os.environ["SNAKEFOLD_PYTHON_BOLTZ"]})
-    registry = clone.folder / "config/databases.yaml"
-    content = yaml.safe_load(registry.read_text())
-    content["databases"]["boltz1"]["files"] = [
-        {"path": path.name, "urls": [path.as_uri()]} for path in sorted(weights.iterdir())
-    ]
-    registry.write_text(yaml.safe_dump(content))
     targets = {name: SEQUENCES[name] for name in ("one", "trimer")}
-    rows = [f"{name}\t{':'.join(chains)}" for name, chains in targets.items()]
-    (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence", *rows, ""]))
-    arguments = ["--config", "samples=sheet.tsv", "engines=boltz", "boltz={recycles: 0, sampling_steps: 8}"]
-    output = clone.run(*arguments)
-    assert "2 done, 0 skipped, 0 failed" in output
-    for name, chains in targets.items():
-        folder = clone.folder / "results" / name / "boltz"
-        scores = json.loads((folder / "scores.json").read_text())
-        assert scores["confidence"]["kind"] == "pLDDT"
-        assert 0 <= scores["ptm"] <= 1
-        assert len(scores["chains"]) == len(chains)
-        assert "boltz1" in {database["name"] for database in scores["databases"]}
-        assert scores["software"]["boltz"]
-        assert (folder / "pae.json").exists()
-    assert "Nothing to be done" in clone.run(*arguments)
+    run_sheet_to_report(tmp_path, Boltz(), targets, files_of(weights), parameters={"recycles": 0, "sampling_steps": 8})

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.supervisor import Finished, Supervisor
-from tests.conftest import Clone, clone_into
+from tests.engines.sheet_to_report import files_of, run_sheet_to_report
 
 SEQUENCES = {
     "one": ["MKTAYIAKQRQISFVKSHFSRQ"],
@@ -99,26 +98,7 @@ def test_sharing_a_pass_changes_nothing(weights: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
-    clone = clone_into(tmp_path / "clone")
-    clone = Clone(clone.folder, {"SNAKEFOLD_PYTHON_ESMFOLD": os.environ["SNAKEFOLD_PYTHON_ESMFOLD"]})
-    registry = clone.folder / "config/databases.yaml"
-    content = yaml.safe_load(registry.read_text())
-    content["databases"]["esmfold_v1"]["files"] = [
-        {"path": path.name, "urls": [path.as_uri()]} for path in sorted(weights.iterdir())
-    ]
-    registry.write_text(yaml.safe_dump(content))
-    rows = [f"{name}\t{':'.join(chains)}" for name, chains in SEQUENCES.items()]
-    (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence", *rows, ""]))
-    output = clone.run("--config", "samples=sheet.tsv", "engines=esmfold")
-    assert "4 done, 0 skipped, 0 failed" in output
-    for name, chains in SEQUENCES.items():
-        folder = clone.folder / "results" / name / "esmfold"
-        scores = json.loads((folder / "scores.json").read_text())
-        assert scores["confidence"]["kind"] == "pLDDT"
-        assert 0 <= scores["ptm"] <= 1
-        assert len(scores["chains"]) == len(chains)
-        assert {"esmfold_v1"} == {database["name"] for database in scores["databases"]}
-        assert scores["software"]["transformers"]
-        assert (folder / "pae.json").exists()
-    again = clone.run("--config", "samples=sheet.tsv", "engines=esmfold")
-    assert "Nothing to be done" in again
+    found = run_sheet_to_report(tmp_path, EsmFold(), SEQUENCES, files_of(weights))
+    for scores in found.values():
+        # Nothing was searched.
+        assert {database["name"] for database in scores["databases"]} == {"esmfold_v1"}
