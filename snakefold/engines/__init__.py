@@ -4,14 +4,16 @@ from collections.abc import Mapping
 
 from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import OwnEngine
-from snakefold.engines.boltz import Boltz
+from snakefold.engines.boltz import Boltz, Boltz2
 from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.template import TemplateEngine
 
 AnyEngine = OwnEngine | DrivenEngine
 
-ENGINES: dict[str, AnyEngine] = {engine.name: engine for engine in (TemplateEngine(), EsmFold(), AlphaFold2(), Boltz())}
+ENGINES: dict[str, AnyEngine] = {
+    engine.name: engine for engine in (TemplateEngine(), EsmFold(), AlphaFold2(), Boltz(), Boltz2())
+}
 
 
 def engines_for(gpu_memory_mb: int) -> Mapping[str, AnyEngine]:

@@ -98,6 +98,7 @@ def test_parameters_are_plain_json_values() -> None:
     assert config.parameters_of_engine("template") == config.template.parameters()
     assert config.parameters_of_engine("esmfold") == config.esmfold.parameters()
     assert config.parameters_of_engine("boltz") == config.boltz.parameters()
+    assert config.parameters_of_engine("boltz2") == config.boltz.parameters() | {"step_scale": 1.5}
     assert config.parameters_of_engine("alphafold2")["models"] == [1, 2, 3, 4, 5]
     assert config.parameters_of_engine("an engine without a section") == {}
 
