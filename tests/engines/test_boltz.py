@@ -312,6 +312,6 @@ def test_a_run_from_the_sheet_to_the_report(all_weights: Path, tmp_path: Path) -
             assert 0 <= scores["ptm"] <= 1
             assert len(scores["chains"]) == len(chains)
             assert database in {database["name"] for database in scores["databases"]}
-            assert scores["software"][engine]
+            assert scores["software"]["boltz"]
             assert (folder / "pae.json").exists()
     assert "Nothing to be done" in clone.run(*arguments)
