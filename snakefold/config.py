@@ -174,6 +174,14 @@ class Boltz(Section):
     max_msa_seqs: int = Field(default=8192, ge=1, le=16384, description="Rows of each MSA that are read at most.")
 
 
+class Boltz2(Boltz):
+    """Parameters of the engine `boltz2`. The defaults are those of Boltz's own command line."""
+
+    step_scale: float = Field(
+        default=1.5, gt=0, le=5, description="Temperature of the drawing: lower gives more diverse samples."
+    )
+
+
 def _one_number_or_several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
@@ -308,6 +316,7 @@ class Config(Section):
     omegafold: OmegaFold = OmegaFold()
     rosettafold: RoseTTAFold = RoseTTAFold()
     boltz: Boltz = Boltz()
+    boltz2: Boltz2 = Boltz2()
     alphafold2: AlphaFold2 = AlphaFold2()
     openfold: OpenFold = OpenFold()
     relax: Relax = Relax()

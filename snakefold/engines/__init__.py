@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import OwnEngine
-from snakefold.engines.boltz import Boltz
+from snakefold.engines.boltz import Boltz, Boltz2
 from snakefold.engines.driven import DrivenEngine
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.omegafold import OmegaFold
@@ -22,7 +22,7 @@ AnyEngine = OwnEngine | DrivenEngine
 
 ENGINES: dict[str, AnyEngine] = {
     engine.name: engine
-    for engine in (TemplateEngine(), EsmFold(), OmegaFold(), AlphaFold2(), RoseTTAFold(), Boltz(), OpenFold())
+    for engine in (TemplateEngine(), EsmFold(), OmegaFold(), AlphaFold2(), RoseTTAFold(), Boltz(), Boltz2(), OpenFold())
 }
 
 

@@ -1,4 +1,4 @@
-"""Boltz-1: an open network after AlphaFold 3, for proteins and their complexes."""
+"""Boltz-1 and Boltz-2: open networks after AlphaFold 3, for proteins and their complexes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ class Boltz(DrivenEngine):
     """Boltz-1 of the package boltz."""
 
     name = "boltz"
-    version = "1"
+    version = "2"
     packages = ("boltz", "torch")
     licence = "MIT (code and weights)"
     weights = "boltz1"
@@ -75,6 +75,15 @@ class Boltz(DrivenEngine):
             pae=pae[np.ix_(places, places)],
             notes=_notes(ours),
         )
+
+
+class Boltz2(Boltz):
+    """Boltz-2 of the same package, with a driver and a Python in common."""
+
+    name = "boltz2"
+    program = "boltz"
+    version = "1"
+    weights = "boltz2"
 
 
 def _notes(made: Mapping[str, Any]) -> list[str]:

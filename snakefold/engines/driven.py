@@ -46,12 +46,14 @@ def calibrations() -> Mapping[str, Calibration]:
 
 
 class DrivenEngine(ABC):
-    """An engine with a driver, `drivers/<name>.py`.
+    """An engine with a driver, `drivers/<program>.py`, which gets the engine's name as its argument.
 
-    Its Python is that of `$SNAKEFOLD_PYTHON_<NAME>`, else the one that images hold; its weights come as a database.
+    Its Python is that of `$SNAKEFOLD_PYTHON_<PROGRAM>`, else the one that images hold; its weights come as a database.
     """
 
     name: str
+    program: str | None = None
+    """What driver and Python are called after, if not after the engine: engines of one package share them."""
     version: str
     packages: tuple[str, ...]
     licence: str
@@ -103,7 +105,7 @@ class DrivenEngine(ABC):
 
     def python(self) -> str:
         """The Python that has the engine. Raises SnakefoldError if this machine has none."""
-        variable = f"SNAKEFOLD_PYTHON_{self.name.upper()}"
+        variable = f"SNAKEFOLD_PYTHON_{(self.program or self.name).upper()}"
         named = os.environ.get(variable)
         if named:
             if not os.access(named, os.X_OK):
@@ -125,9 +127,9 @@ class DrivenEngine(ABC):
 
     def command(self, weights: Path | None, parameters: Mapping[str, Any], cache: Path) -> DriverCommand:
         """How to start the driver."""
-        driver = files("snakefold.engines.drivers").joinpath(f"{self.name}.py")
+        driver = files("snakefold.engines.drivers").joinpath(f"{self.program or self.name}.py")
         return DriverCommand(
-            command=[self.python(), str(driver)],
+            command=[self.python(), str(driver), self.name],
             settings={
                 "weights": None if weights is None else str(weights),
                 "parameters": dict(parameters),

@@ -1,9 +1,9 @@
-"""Boltz-1's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
+"""Boltz's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
 
 import os
 import random
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +12,99 @@ import pytest
 import yaml
 
 from snakefold.engines.base import ChainInputs, FoldTask
-from snakefold.engines.boltz import Boltz
+from snakefold.engines.boltz import Boltz, Boltz2
 from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
 from snakefold.files import read_json
 from snakefold.outcome import Outcome
 from snakefold.structures.io import read_model
+from snakefold.structures.residues import NAME_OF_LETTER
 from tests.engines.sheet_to_report import files_of, run_sheet_to_report
 
+PYTHON = os.environ["SNAKEFOLD_PYTHON_BOLTZ"]
 ONE = "MKTAYIAKQRQISFVKSHFSRQ"
 OTHER = "GSHMRYFYTSX"
 # Boltz brings copies together: its order of the chains is another.
 SEQUENCES = {"one": [ONE], "again": [ONE], "trimer": [ONE, OTHER, ONE]}
-PARAMETERS = {"recycles": 1, "sampling_steps": 8, "diffusion_samples": 2, "step_scale": 1.638, "max_msa_seqs": 8192}
+PARAMETERS = {"recycles": 1, "sampling_steps": 8, "diffusion_samples": 2, "step_scale": 1.6, "max_msa_seqs": 8192}
 ROWS = 200
+# Where the MSAs have rows of a species, and what becomes of it: the two that are in both are paired.
+SPECIES = {ONE: {1: "YEAST", 3: "FUNHE", 7: "HUMAN", 9: "FUNHE"}, OTHER: {1: "MOUSE", 2: "HUMAN", 5: "FUNHE"}}
+PAIRED = {ONE: [3, 7], OTHER: [5, 2]}
+
+LETTERS = {name: letter for letter, name in NAME_OF_LETTER.items()} | {"-": "-"}
+
+Msas = Mapping[str, Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads wait for each other many times as long as such small matrices take, if something else runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(params=[Boltz, Boltz2], ids=["boltz", "boltz2"], scope="module")
+def engine(request: pytest.FixtureRequest) -> Boltz:
+    return request.param()
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def all_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    maker = Path(__file__).with_name("tiny_boltz.py")
-    subprocess.run([os.environ["SNAKEFOLD_PYTHON_BOLTZ"], str(maker), str(folder)], check=True)
+    subprocess.run([PYTHON, str(Path(__file__).with_name("tiny_boltz.py")), str(folder)], check=True)
     return folder
 
 
 @pytest.fixture(scope="module")
-def msa(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Relatives of ONE, with gaps and inserts."""
-    path = tmp_path_factory.mktemp("msa") / "msa.a3m"
+def weights(all_weights: Path, engine: Boltz) -> Path:
+    return all_weights / engine.name
+
+
+@pytest.fixture(scope="module")
+def rows() -> Mapping[str, list[str]]:
+    """Relatives of both chains, with gaps and inserts."""
     draw = random.Random(0)
-    rows = ["".join(draw.choice((letter, letter, "-", "Aal", "K")) for letter in ONE) for _ in range(ROWS)]
-    path.write_text("".join(f">{number}\n{row}\n" for number, row in enumerate([ONE, *rows])))
-    return path
+    return {
+        query: [
+            query,
+            *("".join(draw.choice((letter, letter, "-", "Aal", "K")) for letter in query) for _ in range(number)),
+        ]
+        for query, number in ((ONE, ROWS), (OTHER, 20))
+    }
 
 
-def task(chains: list[str], msa: Path, seed: int = 7) -> FoldTask:
-    inputs = [ChainInputs(sequence=chain, msa=msa if chain == ONE else None) for chain in chains]
-    return FoldTask(chains=tuple(inputs), seed=seed)
+@pytest.fixture(scope="module")
+def msas(rows: Mapping[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Msas:
+    folder = tmp_path_factory.mktemp("msas")
+    paths = {}
+    for query, aligned in rows.items():
+        names = [
+            f"tr|A0A146SK{number}|A0A146SK{number}_{SPECIES[query][number]}/1-9 described"
+            if number in SPECIES[query]
+            else f"UniRef90_{number}"
+            for number in range(len(aligned))
+        ]
+        paths[query] = folder / f"{len(query)}.a3m"
+        paths[query].write_text("".join(f">{name}\n{row}\n" for name, row in zip(names, aligned, strict=True)))
+    return paths
+
+
+def task(chains: list[str], msas: Msas, seed: int = 7) -> FoldTask:
+    return FoldTask(chains=tuple(ChainInputs(sequence=chain, msa=msas[chain]) for chain in chains), seed=seed)
 
 
 class Taken:
     """Takes in what the driver made."""
 
-    def __init__(self, folder: Path, tasks: Mapping[str, FoldTask]) -> None:
-        self.folder, self.tasks = folder, tasks
+    def __init__(self, engine: Boltz, folder: Path, tasks: Mapping[str, FoldTask]) -> None:
+        self.engine, self.folder, self.tasks = engine, folder, tasks
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
 
     def done(self, member: str, finished: Finished) -> None:
         (self.folder / "taken" / member).mkdir(parents=True)
-        self.outcomes[member] = Boltz().take_in(
+        self.outcomes[member] = self.engine.take_in(
             self.tasks[member], self.folder / "made" / member, self.folder / "taken" / member
         )
 
@@ -71,25 +115,23 @@ class Taken:
         return read_json(self.folder / "taken" / member / "prediction.json")
 
 
-def predict(weights: Path, tasks: Mapping[str, FoldTask], folder: Path, driver: Path | None = None) -> Taken:
-    command = Boltz().command(weights, PARAMETERS, folder)
+def predict(
+    engine: Boltz, weights: Path, tasks: Mapping[str, FoldTask], folder: Path, driver: Path | None = None
+) -> Taken:
+    command = engine.command(weights, PARAMETERS, folder)
     if driver is not None:
-        command = DriverCommand(command=[command.command[0], str(driver)], settings=command.settings)
-    ends = Taken(folder, tasks)
+        command = DriverCommand(command=[PYTHON, str(driver)], settings=command.settings)
+    ends = Taken(engine, folder, tasks)
     members = {name: (task, folder / "made" / name) for name, task in tasks.items()}
-    Supervisor(command, members, ends=ends, scratch=folder, limit=Boltz().limit).run()
+    Supervisor(command, members, ends=ends, scratch=folder, limit=engine.limit).run()
     return ends
 
 
 @pytest.fixture(scope="module")
-def ours(weights: Path, msa: Path, tmp_path_factory: pytest.TempPathFactory) -> Taken:
-    tasks = {name: task(chains, msa) for name, chains in SEQUENCES.items()}
-    tasks["otherwise"] = task([ONE], msa, seed=8)
-    return predict(weights, tasks, tmp_path_factory.mktemp("ours"))
-
-
-def positions(path: Path) -> np.ndarray:
-    return np.array([xyz for chain in read_model(path) for atoms in chain.atoms.values() for xyz in atoms.values()])
+def ours(engine: Boltz, weights: Path, msas: Msas, tmp_path_factory: pytest.TempPathFactory) -> Taken:
+    tasks = {name: task(chains, msas) for name, chains in SEQUENCES.items()}
+    tasks["otherwise"] = task([ONE], msas, seed=8)
+    return predict(engine, weights, tasks, tmp_path_factory.mktemp("ours"))
 
 
 def test_predictions_have_the_common_form(ours: Taken) -> None:
@@ -127,27 +169,50 @@ boltz.main.cli(sys.argv[1:])
 """
 
 
-def test_they_are_what_boltz_own_command_line_gives(ours: Taken, weights: Path, msa: Path, tmp_path: Path) -> None:
-    inputs = tmp_path / "inputs"
+def as_columns(rows: list[str], paired: list[int]) -> list[str]:
+    """The match columns of an MSA in that order, of equal sequences the first."""
+    order = [0, *paired, *(number for number in range(1, len(rows)) if number not in paired)]
+    unique = {rows[number].replace("-", "").upper(): rows[number] for number in reversed(order)}
+    kept = [rows[number] for number in order if unique[rows[number].replace("-", "").upper()] is rows[number]]
+    return ["".join(letter for letter in row if not letter.islower()) for row in kept]
+
+
+def as_csv(rows: list[str], paired: list[int]) -> str:
+    """An MSA with keys, as Boltz's own MSA server writes it."""
+    keyed = [f"{key},{rows[number]}" for key, number in enumerate(paired)]
+    others = [f"-1,{row}" for number, row in enumerate(rows) if number and number not in paired]
+    return "\n".join(["key,sequence", f"-1,{rows[0]}", *keyed, *others, ""])
+
+
+def test_they_are_what_boltz_own_command_line_gives(
+    engine: Boltz, ours: Taken, weights: Path, rows: Mapping[str, list[str]], tmp_path: Path
+) -> None:
+    inputs, cache = tmp_path / "inputs", tmp_path / "cache"
     inputs.mkdir()
-    trimer = [
-        {"protein": {"id": ["A", "C"], "sequence": ONE, "msa": str(msa)}},
-        {"protein": {"id": "B", "sequence": OTHER, "msa": "empty"}},
-    ]
+    cache.mkdir()
+    for path in weights.iterdir():
+        (cache / path.name).symlink_to(path)
+    # Fetched if it is not there, but read only for affinities.
+    (cache / "boltz2_aff.ckpt").touch()
+    trimer = []
+    for names, query in ((["A", "C"], ONE), (["B"], OTHER)):
+        (tmp_path / f"{names[0]}.csv").write_text(as_csv(rows[query], PAIRED[query]))
+        trimer.append({"protein": {"id": names, "sequence": query, "msa": str(tmp_path / f"{names[0]}.csv")}})
     (inputs / "trimer.yaml").write_text(yaml.safe_dump({"version": 1, "sequences": trimer}))
     options = {
         "out_dir": tmp_path,
-        "cache": weights,
-        "model": "boltz1",
+        "cache": cache,
+        "model": "boltz1" if engine.name == "boltz" else "boltz2",
         "accelerator": "cpu",
         "num_workers": 0,
         "preprocessing-threads": 1,
         "recycling_steps": PARAMETERS["recycles"],
         "sampling_steps": PARAMETERS["sampling_steps"],
         "diffusion_samples": PARAMETERS["diffusion_samples"],
+        "step_scale": PARAMETERS["step_scale"],
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    command = [os.environ["SNAKEFOLD_PYTHON_BOLTZ"], "-c", COMMAND_LINE, "predict", str(inputs), *flags]
+    command = [PYTHON, "-c", COMMAND_LINE, "predict", str(inputs), *flags]
     subprocess.run([*command, "--write_full_pae", "--no_kernels"], check=True, cwd=tmp_path)
     theirs = tmp_path / "boltz_results_inputs" / "predictions" / "trimer"
     made = ours.folder / "made" / "trimer"
@@ -160,40 +225,66 @@ def test_they_are_what_boltz_own_command_line_gives(ours: Taken, weights: Path, 
     assert ours.prediction("trimer")["iptm"] == pytest.approx(expected["iptm"], abs=1e-4)
 
 
-# A driver whose network has no memory for more rows than `least`; Boltz's own code catches what it raises.
-SHORT_OF_MEMORY = """
+# A driver that keeps the MSA which goes into the network, and has no memory for some. Boltz catches what it raises.
+WATCHED = """
 import importlib.util, sys
+import numpy as np
 sys.path.append({folder!r})
 specification = importlib.util.spec_from_file_location("boltz_driver", {driver!r})
 driver = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(driver)
-class Short(driver.Boltz):
+class Watched(driver.MODELS[{engine!r}]):
     def load(self, settings):
         super().load(settings)
         stock = self.model.forward
         def forward(batch, **options):
-            if batch["msa"].shape[1] > {rows}:
+            msa = batch["msa"][0].numpy()
+            tokens = np.array(self.constants.tokens)[msa.argmax(-1) if msa.ndim == 3 else msa]
+            np.savez({kept!r} + str(tokens.shape[1]), tokens=tokens, paired=batch["msa_paired"][0].numpy())
+            if tokens.shape[0] > {most!r}.get(tokens.shape[1], 10_000):
                 raise RuntimeError("CUDA out of memory. Tried to allocate 1.00 GiB.")
             return stock(batch, **options)
         self.model.forward = forward
-driver.serve(Short())
+driver.serve(Watched())
 """
 
 
-@pytest.mark.parametrize(("rows", "fits"), [(128, True), (100, False)])
-def test_want_of_memory_is_answered_with_fewer_rows(
-    rows: int, fits: bool, weights: Path, msa: Path, tmp_path: Path
-) -> None:
-    driver = Path(Boltz().command(weights, PARAMETERS, tmp_path).command[1])
-    short = tmp_path / "short.py"
-    short.write_text(SHORT_OF_MEMORY.format(folder=str(driver.parent), driver=str(driver), rows=rows))
-    ends = predict(weights, {"one": task([ONE], msa)}, tmp_path, driver=short)
-    if fits:
-        assert "only 128 rows" in ends.prediction("one")["notes"][0]
-    else:
-        assert ends.failures == {"one": "out_of_memory"}
+@pytest.fixture(scope="module")
+def watched(engine: Boltz, weights: Path, msas: Msas, tmp_path_factory: pytest.TempPathFactory) -> Taken:
+    folder = tmp_path_factory.mktemp("watched")
+    driver = Path(engine.command(weights, PARAMETERS, folder).command[1])
+    most = {len(ONE): 128, 2 * len(ONE): 100}
+    program = WATCHED.format(
+        folder=str(driver.parent), driver=str(driver), engine=engine.name, most=most, kept=str(folder / "msa")
+    )
+    (folder / "watched.py").write_text(program)
+    tasks = {"fits": task([ONE], msas), "never": task([ONE, ONE], msas), "pair": task([ONE, OTHER], msas)}
+    return predict(engine, weights, tasks, folder, driver=folder / "watched.py")
 
 
-def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
+def test_want_of_memory_is_answered_with_fewer_rows(watched: Taken) -> None:
+    assert "only 128 rows" in watched.prediction("fits")["notes"][0]
+    assert watched.failures == {"never": "out_of_memory"}
+
+
+def test_rows_of_one_species_become_one_row_of_the_paired_msa(watched: Taken, rows: Mapping[str, list[str]]) -> None:
+    with np.load(watched.folder / f"msa{len(ONE) + len(OTHER)}.npz") as content:
+        tokens, paired = content["tokens"], content["paired"]
+    network = ["".join(LETTERS[token] for token in row) for row in tokens]
+    first, second = (as_columns(rows[query], PAIRED[query]) for query in (ONE, OTHER))
+    assert network[:3] == [one + other for one, other in zip(first[:3], second[:3], strict=True)]
+    # All rows follow side by side. Boltz means to leave out here what it has paired, and does not.
+    second += ["-" * len(OTHER)] * (len(first) - len(second))
+    assert network[3:] == [one + other for one, other in zip(first[1:], second[1:], strict=True)]
+    assert (paired[:3] == 1).all() and (paired[3:] == 0).all()
+
+
+def test_one_chain_and_copies_of_it_are_not_paired(watched: Taken) -> None:
+    for copies in (1, 2):
+        with np.load(watched.folder / f"msa{copies * len(ONE)}.npz") as content:
+            assert (content["paired"][0] == 1).all() and (content["paired"][1:] == 0).all()
+
+
+def test_a_run_from_the_sheet_to_the_report(engine: Boltz, weights: Path, tmp_path: Path) -> None:
     targets = {name: SEQUENCES[name] for name in ("one", "trimer")}
-    run_sheet_to_report(tmp_path, Boltz(), targets, files_of(weights), parameters={"recycles": 0, "sampling_steps": 8})
+    run_sheet_to_report(tmp_path, engine, targets, files_of(weights), parameters={"recycles": 0, "sampling_steps": 8})

@@ -100,6 +100,7 @@ def test_parameters_are_plain_json_values() -> None:
     assert config.parameters_of_engine("boltz") == config.boltz.parameters()
     assert config.parameters_of_engine("omegafold")["cycles"] == 10
     assert config.parameters_of_engine("rosettafold")["max_extra_msa"] == 2048
+    assert config.parameters_of_engine("boltz2") == config.boltz.parameters() | {"step_scale": 1.5}
     assert config.parameters_of_engine("alphafold2")["models"] == [1, 2, 3, 4, 5]
     assert config.parameters_of_engine("an engine without a section") == {}
 

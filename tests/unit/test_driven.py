@@ -14,6 +14,7 @@ from snakefold.config import load_config
 from snakefold.engines import ENGINES, AnyEngine, engines_for
 from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import ChainInputs, FoldTask, Limits
+from snakefold.engines.boltz import Boltz, Boltz2
 from snakefold.engines.driven import DrivenEngine, calibrations
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.prediction import ATOM37
@@ -233,6 +234,12 @@ class TestPython:
         monkeypatch.setenv("SNAKEFOLD_PYTHON_OBEDIENT", sys.executable)
         assert Obedient().python() == sys.executable
         assert Obedient().versions() == f"1 pytest-{pytest.__version__}"
+
+    def test_engines_of_one_package_share_driver_and_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SNAKEFOLD_PYTHON_BOLTZ", sys.executable)
+        first, second = (engine.command(None, {}, Path("cache")).command for engine in (Boltz(), Boltz2()))
+        assert first[:2] == second[:2] and Path(first[1]).name == "boltz.py"
+        assert (first[2], second[2]) == ("boltz", "boltz2")
 
     def test_none_is_one_line_that_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("SNAKEFOLD_PYTHON_ESMFOLD", raising=False)
