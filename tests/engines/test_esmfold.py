@@ -1,5 +1,6 @@
 """ESMFold's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
 
+import csv
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ import yaml
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.supervisor import Finished, Supervisor
+from snakefold.files import read_json
+from snakefold.structures.io import read_chains
 from tests.conftest import Clone, clone_into
 
 SEQUENCES = {
@@ -98,15 +101,20 @@ def test_sharing_a_pass_changes_nothing(weights: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(together[name]["ptm"], arrays["ptm"], atol=1e-4)
 
 
-def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def clone(weights: Path, tmp_path: Path) -> Clone:
+    """A clone whose registry has the small random weights."""
     clone = clone_into(tmp_path / "clone")
-    clone = Clone(clone.folder, {"SNAKEFOLD_PYTHON_ESMFOLD": os.environ["SNAKEFOLD_PYTHON_ESMFOLD"]})
     registry = clone.folder / "config/databases.yaml"
     content = yaml.safe_load(registry.read_text())
     content["databases"]["esmfold_v1"]["files"] = [
         {"path": path.name, "urls": [path.as_uri()]} for path in sorted(weights.iterdir())
     ]
     registry.write_text(yaml.safe_dump(content))
+    return Clone(clone.folder, {"SNAKEFOLD_PYTHON_ESMFOLD": os.environ["SNAKEFOLD_PYTHON_ESMFOLD"]})
+
+
+def test_a_run_from_the_sheet_to_the_report(clone: Clone) -> None:
     rows = [f"{name}\t{':'.join(chains)}" for name, chains in SEQUENCES.items()]
     (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence", *rows, ""]))
     output = clone.run("--config", "samples=sheet.tsv", "engines=esmfold")
@@ -122,3 +130,38 @@ def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> No
         assert (folder / "pae.json").exists()
     again = clone.run("--config", "samples=sheet.tsv", "engines=esmfold")
     assert "Nothing to be done" in again
+
+
+def test_two_engines_of_one_target_are_compared(clone: Clone) -> None:
+    # A fragment, since relaxing random models takes long; with its own structure as the template, the other is right.
+    fragment = read_chains(clone.folder / "data/mini/targets/ubiquitin.cif.gz")[0].sequence[:40]
+    given = "data/mini/targets/ubiquitin.cif.gz"
+    rows = [
+        ("id", "sequence", "engines", "template"),
+        ("both", fragment, "template,esmfold", given),
+        ("alone", SEQUENCES["one"][0], "esmfold", ""),
+        ("left", SEQUENCES["all"][0], "esmfold,template", ""),  # no template is like it
+    ]
+    (clone.folder / "sheet.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    output = clone.run("--config", "samples=sheet.tsv")
+    assert "4 done, 1 skipped, 0 failed" in output
+    results = clone.folder / "results"
+    assert not (results / "alone" / "comparison.json").exists()
+    left = read_json(results / "left" / "comparison.json")
+    assert (left["engines"], left["pairs"], list(left["left_out"])) == (["esmfold"], [], ["template"])
+    found = read_json(results / "both" / "comparison.json")
+    (pair,) = found["pairs"]
+    assert pair["engines"] == found["engines"] == ["template", "esmfold"]
+    assert (found["length"], pair["residues"], pair["only"]) == (40, 40, [0, 0])
+    # Random weights fold nothing.
+    assert 0 < pair["tm_score"] < 0.4
+    assert 0 <= pair["lddt_ca"] < 0.4
+    with (results / "summary.tsv").open(newline="") as handle:
+        table = {f"{row['target']}/{row['engine']}": row for row in csv.DictReader(handle, delimiter="\t")}
+    for engine in found["engines"]:
+        assert float(table[f"both/{engine}"]["agreement_lddt"]) == pair["lddt_ca"]
+        assert float(table[f"both/{engine}"]["agreement_tm"]) == pair["tm_score"]
+    assert table["left/esmfold"]["agreement_lddt"] == table["alone/esmfold"]["agreement_lddt"] == ""
+    shown = (results / "report" / "data" / "both.template.js").read_text()
+    assert '"pairs":[{' in shown and '"agreement":[' in shown
+    assert "Nothing to be done" in clone.run("--config", "samples=sheet.tsv")

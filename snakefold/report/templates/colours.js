@@ -19,8 +19,8 @@
   const AGREEMENT = [[30, [166, 80, 6]], [50, [226, 132, 28]], [65, [228, 178, 108]], [80, [128, 140, 200]], [95, [62, 66, 164]]];
   // Of the engines there are up to three others.
   const OVERLAYS = {
-    light: { reference: "#3d4853", template: "#c26a00", engine: "#a0308c", engine2: "#00806f", engine3: "#6b6b00" },
-    dark: { reference: "#d3dce3", template: "#f2a83b", engine: "#e87fd2", engine2: "#54d3c0", engine3: "#cfd15a" },
+    light: { reference: "#3d4853", template: "#c26a00", engine: "#a0308c", engine2: "#228956", engine3: "#730000" },
+    dark: { reference: "#d3dce3", template: "#f2a83b", engine: "#e87fd2", engine2: "#40e090", engine3: "#7fa8ff" },
   };
   // Aligned errors: dark where the error is small.
   const ERRORS = [[0, [10, 74, 92]], [0.35, [52, 142, 142]], [0.7, [178, 214, 190]], [1, [252, 250, 238]]];

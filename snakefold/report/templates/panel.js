@@ -222,11 +222,11 @@
     // Own comparisons first: those of the other engines with each other say which of them is the odd one.
     const own = (pair) => pair.engines.includes(row.engine);
     const rows = [...data.pairs].sort((a, b) => own(b) - own(a)).map((pair) => [
-      h("span", {}, named(pair.engines[0]), " – ", named(pair.engines[1])), fixed(pair.tm_score, 3), fixed(pair.lddt_ca, 3), fixed(pair.rmsd_ca, 2),
-      ...(dockq ? [fixed(pair.dockq, 3)] : []), `${pair.residues.toLocaleString("en")} of ${row.length.toLocaleString("en")}`]);
+      h("span", {}, named(pair.engines[0]), "\u00a0– ", named(pair.engines[1])), fixed(pair.tm_score, 3), fixed(pair.lddt_ca, 3), fixed(pair.rmsd_ca, 2),
+      ...(dockq ? [fixed(pair.dockq, 3)] : []), percent(pair.residues / row.length)]);
     return block("Agreement of engines",
-      headed("agreement", [["Engines"], ["TM-score", "number"], ["lDDT-CA", "number"], ["RMSD (Å)", "number"], ...(dockq ? [["DockQ", "number"]] : []), ["Residues", "number"]], rows),
-      h("p", { class: "fine" }, "Over residues that both models have; the TM-score counts those that one lacks as 0. Engines that agree may both be wrong."));
+      headed("agreement", [["Engines"], ["TM-score", "number"], ["lDDT-CA", "number"], ["RMSD (Å)", "number"], ...(dockq ? [["DockQ", "number"]] : []), ["Shared", "number"]], rows),
+      h("p", { class: "fine" }, "Over the share of the target that both models have; to the TM-score the rest adds nothing. Engines that agree may both be wrong."));
   }
 
   const ranged = (ranges) => (ranges || []).map(([start, end]) => (end - start > 1 ? `${start + 1}–${end}` : `${start + 1}`)).join(", ");

@@ -12,13 +12,13 @@
   const MODES = [["confidence", "Confidence"], ["chain", "Chain"], ["structure", "Secondary structure"], ["agreement", "Agreement"]];
 
   // Puts another engine's model on this one: the pair's superposition moves its second model on its first.
-  function carry(pair, engine) {
+  app.carry = (pair, engine) => {
     const { rotation, shift } = pair.superposition;
     const times = (matrix, vector) => matrix.map((line) => line.reduce((sum, value, at) => sum + value * vector[at], 0));
     if (pair.engines[1] === engine) return (xyz) => times(rotation, xyz).map((value, at) => value + shift[at]);
     const back = rotation.map((_, column) => rotation.map((line) => line[column]));
     return (xyz) => times(back, xyz.map((value, at) => value - shift[at]));
-  }
+  };
 
   app.viewerPart = (row, data, link) => {
     const shown = app.recall("viewer", {});
@@ -34,7 +34,7 @@
     ].filter((overlay) => overlay.text);
     for (const [at, [pair, engine]] of app.ownPairs(row, data).entries()) {
       const other = app.byKey.get(`${row.target}/${engine}`);
-      if (other && app.isThere(other)) overlays.push({ key: `engine-${engine}`, kind: ["engine", "engine2", "engine3"][at % 3], label: engine, name: `Model of ${engine}`, row: other, move: carry(pair, engine) });
+      if (other && app.isThere(other)) overlays.push({ key: `engine-${engine}`, kind: ["engine", "engine2", "engine3"][at % 3], label: engine, name: `Model of ${engine}`, row: other, move: app.carry(pair, engine) });
     }
     const legend = h("div");
     const readout = h("p", { class: "readout", id: "readout", "aria-live": "polite" });
