@@ -54,10 +54,12 @@ def read_predictions(folders: Sequence[Path]) -> Iterator[Prediction]:
     engines: dict[Path, set[str]] = defaultdict(set)
     for folder in folders:
         engines[folder.parent].add(folder.name)
+    before, pairs = None, ()
     for folder in folders:
-        prediction = read_prediction(folder)
-        of_run = engines[folder.parent]
-        yield replace(prediction, pairs=_read_pairs(folder.parent, of_run)) if len(of_run) > 1 else prediction
+        target = folder.parent
+        if target != before:  # the predictions of a target come one after the other
+            before, pairs = target, _read_pairs(target, engines[target]) if len(engines[target]) > 1 else ()
+        yield replace(read_prediction(folder), pairs=pairs)
 
 
 def _read_pairs(target: Path, engines: set[str]) -> Sequence[Mapping[str, Any]]:
