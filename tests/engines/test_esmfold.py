@@ -134,7 +134,7 @@ def test_a_run_from_the_sheet_to_the_report(clone: Clone) -> None:
 
 def test_two_engines_of_one_target_are_compared(clone: Clone) -> None:
     # A fragment, since relaxing random models takes long; with its own structure as the template, the other is right.
-    fragment = read_chains(clone.folder / "data/mini/targets/ubiquitin.cif.gz")[0].sequence[:40]
+    fragment = read_chains(clone.folder / "data/mini/targets/ubiquitin.cif.gz")[0].sequence[:26]
     given = "data/mini/targets/ubiquitin.cif.gz"
     rows = [
         ("id", "sequence", "engines", "template"),
@@ -152,7 +152,7 @@ def test_two_engines_of_one_target_are_compared(clone: Clone) -> None:
     found = read_json(results / "both" / "comparison.json")
     (pair,) = found["pairs"]
     assert pair["engines"] == found["engines"] == ["template", "esmfold"]
-    assert (found["length"], pair["residues"], pair["only"]) == (40, 40, [0, 0])
+    assert (found["length"], pair["residues"], pair["only"]) == (26, 26, [0, 0])
     # Random weights fold nothing.
     assert 0 < pair["tm_score"] < 0.4
     assert 0 <= pair["lddt_ca"] < 0.4
