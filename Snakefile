@@ -45,6 +45,7 @@ onstart:
 rule all:
     input:
         FOLDING.predictions,
+        FOLDING.comparisons,
         # Their names say what they were made from: a folder of another plan is not taken for one of this.
         FOLDING.receipts,
         "<results>/summary.tsv",

@@ -2,9 +2,10 @@
 
     python -m bench.report results [--sizes 3 100 1000] [--keep FOLDER]
 
-`results` is the results folder of a finished run; its predictions are repeated under other names until there are
-enough. Times are of one run on this machine, drawn by the processor where there is no GPU; memory is the proportional
-set size (PSS) of all of the browser's processes, and the JavaScript heap of the page after a garbage collection.
+`results` is the results folder of a finished run; its targets are repeated under other names until there are enough,
+each with the predictions of all its engines and their comparison. Times are of one run on this machine, drawn by the
+processor where there is no GPU; memory is the proportional set size (PSS) of all of the browser's processes, and the
+JavaScript heap of the page after a garbage collection.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[3, 100, 1000])
     parser.add_argument("--keep", type=Path, help="write the reports here and leave them")
     options = parser.parse_args()
-    sources = sorted(path.parent for path in options.results.glob("*/*/status.json"))
+    sources = sorted({path.parents[1] for path in options.results.glob("*/*/status.json")})
     if not sources:
         raise SystemExit(f"{options.results}: no prediction in it; run the workflow first")
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
@@ -92,19 +93,23 @@ def main() -> None:
 
 
 def make_report(sources: Sequence[Path], results: Path, size: int) -> dict[str, Any]:
-    """Write a results folder with `size` predictions and its report; what that took."""
+    """Write a results folder with `size` targets and its report; what that took."""
     folders = []
     for number in range(size):
         source = sources[number % len(sources)]
-        folder = results / f"{source.parent.name}_{number:04d}" / source.name
-        folder.mkdir(parents=True)
-        for path in source.iterdir():
-            if path.name in ("status.json", "scores.json"):
-                record = {**json.loads(path.read_text()), "target": folder.parent.name}
-                (folder / path.name).write_text(json.dumps(record))
-            elif not path.name.startswith("."):
-                (folder / path.name).symlink_to(path.resolve())
-        folders.append(folder)
+        target = results / f"{source.name}_{number:04d}"
+        for prediction in sorted(path.parent for path in source.glob("*/status.json")):
+            folder = target / prediction.name
+            folder.mkdir(parents=True)
+            for path in prediction.iterdir():
+                if path.name in ("status.json", "scores.json"):
+                    record = {**json.loads(path.read_text()), "target": target.name}
+                    (folder / path.name).write_text(json.dumps(record))
+                elif not path.name.startswith("."):
+                    (folder / path.name).symlink_to(path.resolve())
+            folders.append(folder)
+        if (source / "comparison.json").is_file():
+            (target / "comparison.json").symlink_to((source / "comparison.json").resolve())
     start = time.process_time()
     write_report(folders, results / "report", results=results, title=f"{size} targets", run={}, timings=None)
     took = time.process_time() - start
@@ -155,9 +160,9 @@ def measure(browser: Browser, report: Path) -> dict[str, Any]:
 def next_drawn(page: Page) -> float:
     """Milliseconds from the key for the next prediction to its panel, with its model where there is one."""
     start = time.perf_counter()
-    title = page.locator("#panel-title").text_content()
+    before = page.evaluate("snakefold.keyOf(snakefold.selected)")
     page.evaluate("() => snakefold.step(1)")
-    page.wait_for_function("title => document.getElementById('panel-title').textContent !== title", arg=title)
+    page.wait_for_function("before => snakefold.keyOf(snakefold.selected) !== before", arg=before)
     page.wait_for_selector("#viewer[data-drawn], .banner")
     return 1000 * (time.perf_counter() - start)
 

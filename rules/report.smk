@@ -26,10 +26,31 @@ rule score:
         " --folder {output.folder:q} --log {log:q}"
 
 
+rule compare_engines:
+    """Tell how far the engines agree that predicted one target."""
+    input:
+        folders=FOLDING.predictions_of_target,
+    output:
+        comparison="<results>/{target}/comparison.json",
+    log:
+        "<logs>/compare_engines/{target}.log",
+    benchmark:
+        "<benchmarks>/compare_engines/{target}.jsonl"
+    retries: FOLDING.retries_of_rule
+    conda:
+        "../envs/snakefold.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    shell:
+        "python -m snakefold compare-engines {input.folders:q} --comparison {output.comparison:q} --log {log:q}"
+
+
 rule summarize:
     """Gather all predictions in one table, and the seconds that they took."""
     input:
         folders=FOLDING.predictions,
+        comparisons=FOLDING.comparisons,
         receipts=FOLDING.receipts,
     output:
         table=report(
@@ -57,6 +78,7 @@ rule report:
     """Write the pages that people look at."""
     input:
         folders=FOLDING.predictions,
+        comparisons=FOLDING.comparisons,
         receipts=FOLDING.receipts,
         timings="<timings>",
     output:

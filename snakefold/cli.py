@@ -170,6 +170,9 @@ def _add_steps(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     given(parser)
     parser.add_argument("--folder", type=Path, required=True)
 
+    parser = step("compare-engines", _compare_engines, "how far the engines that predicted one target agree")
+    parser.add_argument("predictions", type=Path, nargs="+", metavar="FOLDER", help="<results>/<target>/<engine>")
+    parser.add_argument("--comparison", type=Path, required=True)
     parser = step("summarize", _summarize, "one table of all predictions, and the seconds that they took")
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--timings", type=Path, required=True)
@@ -404,6 +407,12 @@ def _score(options: argparse.Namespace) -> None:
         given=options.given,
         folder=options.folder,
     )
+
+
+def _compare_engines(options: argparse.Namespace) -> None:
+    from snakefold.comparison import compare_engines
+
+    compare_engines(options.predictions, options.comparison)
 
 
 def _summarize(options: argparse.Namespace) -> None:

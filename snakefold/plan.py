@@ -38,6 +38,7 @@ _DATABASE_PASS_SECONDS = 30
 _SEARCH_RESIDUES = 300  # the length that `plan.search_seconds` of the configuration speaks of
 _TEMPLATE_SEARCH_SECONDS = 3.0
 _SCORE_SECONDS = 5.0
+_COMPARE_SECONDS = 2.0
 _FINAL_SECONDS = 10.0
 _PROCESS_MB = 500
 _CHAINS_OF_A_PASS = 32  # as search_msas takes them
@@ -160,6 +161,11 @@ class Plan:
         """Id of the one fold batch that holds all members of a relax batch."""
         return _found(self._fold_of_relaxation, (engine, batch_id), f"relax batch {batch_id!r} of {engine}")
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Ids of the targets that several engines predict, in the order of the sheet."""
+        return tuple(target.id for target in self._targets.values() if len(target.engines) > 1)
+
     def workloads(self) -> tuple[Workload, ...]:
         """The estimated work of every rule, in the order in which they run."""
         rules: dict[tuple[str, str | None], list[Batch]] = defaultdict(list)
@@ -180,18 +186,20 @@ class Plan:
         ]
         number = len(self.predictions)
         longest = max((target.length for target in self._targets.values()), default=0)
-        for rule, jobs, seconds in (
-            ("score", number, number * _SCORE_SECONDS),
-            ("summarize", 1, _FINAL_SECONDS),
-            ("report", 1, _FINAL_SECONDS),
-            ("conclude", 1, 0.0),
+        compared = len(self.compared)
+        for rule, jobs, members, seconds in (
+            ("score", number, number, number * _SCORE_SECONDS),
+            *([("compare_engines", compared, compared, compared * _COMPARE_SECONDS)] if compared else []),
+            ("summarize", 1, number, _FINAL_SECONDS),
+            ("report", 1, number, _FINAL_SECONDS),
+            ("conclude", 1, number, 0.0),
         ):
             loads.append(
                 Workload(
                     rule=rule,
                     engine=None,
                     jobs=jobs,
-                    members=number,
+                    members=members,
                     hours=seconds / 3600,
                     memory_mb=_PROCESS_MB,
                     residues=longest,

@@ -302,6 +302,15 @@ class Folding:
         """Folders of all predictions, in the order of the sheet."""
         return [f"{self.config.results}/{target}/{engine}" for target, engine in self.plan.predictions]
 
+    def predictions_of_target(self, wildcards: Any) -> list[str]:
+        """Folders of the predictions of one target, in the order of its engines."""
+        target = self.plan.target(wildcards.target)
+        return [f"{self.config.results}/{target.id}/{engine}" for engine in target.engines]
+
+    def comparisons(self, _: Any) -> list[str]:
+        """Comparisons of the engines of each target that has several."""
+        return [f"{self.config.results}/{target}/comparison.json" for target in self.plan.compared]
+
     def root_of(self, in_results: Path) -> Path:
         """Where the paths of this run begin for a job, by the path of a file directly in its results folder.
 

@@ -30,10 +30,11 @@ import gemmi
 
 from snakefold.errors import SnakefoldError
 from snakefold.files import canonical_json
+from snakefold.report.agreement import pair_shown, per_residue_agreement
 from snakefold.report.alignment import read_alignments
 from snakefold.report.pae import pae_picture
 from snakefold.report.remedies import remedy_for
-from snakefold.report.summary import Prediction, read_prediction, relative_path, row_of
+from snakefold.report.summary import Prediction, read_predictions, relative_path, row_of
 from snakefold.structures.ramachandran import ResidueClass, outlines
 
 # What the viewer reads of an atom; the rest of a ModelCIF file would only make the page's data larger.
@@ -124,7 +125,7 @@ def write_report(
         SnakefoldError: two predictions would share a data file.
 
     """
-    predictions = [read_prediction(path) for path in folders]
+    predictions = list(read_predictions(folders))
     names = _data_names(predictions)
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
@@ -318,6 +319,7 @@ def _details(prediction: Prediction, *, report: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         if (prediction.folder / "templates.cif").is_file():
             templates = _slim_backbone(prediction.folder / "templates.cif")
+    agreement = per_residue_agreement(prediction)
     per_residue_lddt = (scores.get("reference") or {}).get("per_residue_lddt") or []
     chains = []
     for index, chain in enumerate(prediction.chains):
@@ -328,6 +330,7 @@ def _details(prediction: Prediction, *, report: Path) -> dict[str, Any]:
                 "sequence": chain["sequence"],
                 "confidence": [of_chain.get(number) for number in range(1, len(chain["sequence"]) + 1)],
                 "lddt": _percent(per_residue_lddt[index]) if index < len(per_residue_lddt) else None,
+                "agreement": _percent(agreement[index]) if agreement else None,
                 "modelled": chain.get("modelled") or [],
                 "invented": chain.get("invented") or [],
                 "msa_depth": chain.get("msa_depth"),
@@ -344,6 +347,7 @@ def _details(prediction: Prediction, *, report: Path) -> dict[str, Any]:
             key: value for key, value in (scores.get("reference") or {}).items() if key != "per_residue_lddt"
         },
         "chains": chains,
+        "pairs": [pair_shown(pair) for pair in prediction.pairs],
         "model": model,
         "overlays": {"reference": reference, "template": templates},
         "alignment": [

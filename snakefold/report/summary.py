@@ -1,12 +1,15 @@
 """Reading the folders that `score` writes, and `summary.tsv`: one row per prediction."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from snakefold.files import read_json, write_text
+
+_OF_PAIR = {"tm_score", "lddt_ca", "rmsd_ca", "residues", "only", "chains", "per_residue_lddt", "superposition"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +17,7 @@ class Prediction:
     """What `score` left in one `<results>/<target>/<engine>/`.
 
     `status` is `status.json`; `scores` is `scores.json`, or an empty mapping where there is none (skipped, failed).
+    `pairs` are those of the target's `comparison.json`: every two finished predictions of it in this run.
     """
 
     folder: Path
@@ -21,6 +25,12 @@ class Prediction:
     engine: str
     status: Mapping[str, Any]
     scores: Mapping[str, Any]
+    pairs: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def own_pairs(self) -> Sequence[Mapping[str, Any]]:
+        """The comparisons of this prediction with those of other engines."""
+        return [pair for pair in self.pairs if self.engine in pair["engines"]]
 
     @property
     def outcome(self) -> str:
@@ -37,6 +47,28 @@ class Prediction:
         """The model as mmCIF, if there is one."""
         path = self.folder / "model.cif"
         return path if path.is_file() else None
+
+
+def read_predictions(folders: Sequence[Path]) -> Iterator[Prediction]:
+    """Read the predictions of a run one by one, those of a target with several engines with their comparisons."""
+    engines: dict[Path, set[str]] = defaultdict(set)
+    for folder in folders:
+        engines[folder.parent].add(folder.name)
+    before, pairs = None, ()
+    for folder in folders:
+        target = folder.parent
+        if target != before:  # the predictions of a target come one after the other
+            before, pairs = target, _read_pairs(target, engines[target]) if len(engines[target]) > 1 else ()
+        yield replace(read_prediction(folder), pairs=pairs)
+
+
+def _read_pairs(target: Path, engines: set[str]) -> Sequence[Mapping[str, Any]]:
+    """The pairs of a target's comparison; none where it is missing or broken. Engines of an older plan may be in it."""
+    try:
+        pairs = [dict(pair) for pair in read_json(target / "comparison.json")["pairs"]]
+        return [pair for pair in pairs if engines.issuperset(pair["engines"]) and pair.keys() >= _OF_PAIR]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
 
 
 def read_prediction(folder: Path) -> Prediction:
@@ -146,6 +178,14 @@ def _scored(*keys: str | int) -> Callable[[Prediction], Any]:
     return lambda prediction: dig(prediction.scores, *keys)
 
 
+def _agreed(score: str) -> Callable[[Prediction], Any]:
+    def mean(prediction: Prediction) -> float | None:
+        values = [pair[score] for pair in prediction.own_pairs]
+        return sum(values) / len(values) if values else None
+
+    return mean
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """One column of the table: its name, where its value comes from, and its decimals if it is a real number."""
@@ -155,7 +195,7 @@ class Column:
     decimals: int | None = None
 
 
-# confidence 0-100; pTM, ipTM, identity, TM-score, lDDT and DockQ 0-1; RMSD in angstrom; the rest are counts.
+# confidence 0-100; pTM, ipTM, identity, TM-score, lDDT, DockQ and agreement 0-1; RMSD in angstrom; the rest are counts.
 COLUMNS: tuple[Column, ...] = (
     Column(name="target", value=lambda p: p.target),
     Column(name="engine", value=lambda p: p.engine),
@@ -181,6 +221,8 @@ COLUMNS: tuple[Column, ...] = (
     Column(name="lddt_ca", value=_scored("reference", "lddt_ca"), decimals=4),
     Column(name="rmsd_ca", value=_scored("reference", "rmsd_ca"), decimals=3),
     Column(name="dockq", value=_scored("reference", "dockq"), decimals=4),
+    Column(name="agreement_lddt", value=_agreed("lddt_ca"), decimals=4),
+    Column(name="agreement_tm", value=_agreed("tm_score"), decimals=4),
     Column(name="flags", value=lambda p: ",".join(flags_of(p))),
 )
 
@@ -211,8 +253,7 @@ def write_summary(folders: Sequence[Path], path: Path) -> None:
     `folders` are `<results>/<target>/<engine>`; the last column is the model's path relative to the table's folder.
     """
     lines = ["\t".join([*(column.name for column in COLUMNS), "model"])]
-    for folder in folders:
-        prediction = read_prediction(folder)
+    for prediction in read_predictions(folders):
         row = row_of(prediction)
         cells = []
         for column in COLUMNS:

@@ -67,9 +67,16 @@ class Comparison:
     reference: tuple[PolymerChain, ...]
 
 
+Alignments = Mapping[tuple[int, int], Sequence[tuple[int, int]]]
+"""For (model chain, reference chain) that are one protein, the pairs of residues that are the same."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Judged:
-    """The residues to judge under one assignment of chains: (model chain, residue, reference chain, residue)."""
+class Judged:
+    """The residues to judge under one assignment of chains: (model chain, residue, reference chain, residue).
+
+    CA positions have shape (n, 3), in angstrom; those of residues that the model lacks are NaN.
+    """
 
     residues: list[tuple[int, int, int, int]]
     model_ca: np.ndarray
@@ -81,6 +88,19 @@ class _Judged:
         return np.asarray(np.isfinite(self.model_ca).all(axis=1))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """The assignment (model chain -> reference chain) of the best TM-score, and the superposition that gives it.
+
+    `superposition` puts the reference on the model.
+    """
+
+    tm_score: float
+    assignment: Mapping[int, int]
+    superposition: Superposition
+    judged: Judged
+
+
 def compare(model: Sequence[ModelChain], reference: Path) -> Comparison:
     """Compare a model with the reference structure in an mmCIF or PDB file.
 
@@ -89,20 +109,10 @@ def compare(model: Sequence[ModelChain], reference: Path) -> Comparison:
     unit has more of its chains. Raises SnakefoldError if the reference cannot be read or nothing matches.
     """
     references, alignments = _matching_chains(model, reference)
-    best: tuple[float, dict[int, int], Superposition, _Judged] | None = None
-    for assignment in _assignments(model, references, alignments):
-        judged = _judged(model, references, alignments, assignment)
-        if judged.both.sum() < 3:
-            continue
-        score, superposition = tm_score(judged.reference_ca, judged.model_ca)
-        # Equal scores keep the earlier assignment, so that chance in the last digits does not rename chains.
-        if best is None or score > best[0] + 1e-6:
-            best = (score, assignment, superposition, judged)
-        if score > 1 - 1e-6:
-            break
-    if best is None:
+    match = best_match(model, references, alignments)
+    if match is None:
         raise SnakefoldError(f"{reference}: shares fewer than three residues with coordinates with the model")
-    score, assignment, superposition, judged = best
+    assignment, judged = match.assignment, match.judged
     both = judged.both
     _, rmsd = superpose(judged.reference_ca[both], judged.model_ca[both])
     lddt_ca, per_judged = _lddt_of_ca(judged)
@@ -112,18 +122,43 @@ def compare(model: Sequence[ModelChain], reference: Path) -> Comparison:
     order = [assignment[index] for index in sorted(assignment)]
     order += [index for index in range(len(references)) if index not in order]
     return Comparison(
-        tm_score=score,
+        tm_score=match.tm_score,
         rmsd_ca=rmsd,
         lddt=_lddt_of_all_atoms(model, references, judged),
         lddt_ca=lddt_ca,
         coverage=float(both.mean()),
-        dockq=_dockq(model, references, judged, assignment),
+        dockq=mean_dockq(model, references, judged.residues, assignment),
         per_residue_lddt=tuple(tuple(values) for values in per_residue),
         chain_map=tuple(
             references[assignment[index]].name if index in assignment else None for index in range(len(model))
         ),
-        reference=tuple(_moved(references[index], superposition) for index in order),
+        reference=tuple(_moved(references[index], match.superposition) for index in order),
     )
+
+
+def best_match(
+    model: Sequence[ModelChain],
+    references: Sequence[PolymerChain],
+    alignments: Alignments,
+    *,
+    length: int | None = None,
+) -> Match | None:
+    """The assignment of chains with the best TM-score; None if no three residues are in both.
+
+    `length` normalises the TM-score (see `tm_score`).
+    """
+    best: Match | None = None
+    for assignment in _assignments(model, references, alignments):
+        judged = _judged(model, references, alignments, assignment)
+        if judged.both.sum() < 3:
+            continue
+        score, superposition = tm_score(judged.reference_ca, judged.model_ca, length=length)
+        # Equal scores keep the earlier assignment, so that chance in the last digits does not rename chains.
+        if best is None or score > best.tm_score + 1e-6:
+            best = Match(tm_score=score, assignment=assignment, superposition=superposition, judged=judged)
+        if score > 1 - 1e-6:
+            break
+    return best
 
 
 def superpose(mobile: np.ndarray, fixed: np.ndarray, weights: np.ndarray | None = None) -> tuple[Superposition, float]:
@@ -143,15 +178,15 @@ def tm_d0(length: int) -> float:
     return max(0.5, 1.24 * float(np.cbrt(length - 15)) - 1.8)
 
 
-def tm_score(reference: np.ndarray, model: np.ndarray) -> tuple[float, Superposition]:
+def tm_score(reference: np.ndarray, model: np.ndarray, *, length: int | None = None) -> tuple[float, Superposition]:
     """TM-score of paired CA atoms, maximised over superpositions, and the one that puts `reference` on `model`.
 
-    Both have shape (n, 3) in angstrom; rows of NaN in `model` are residues that it lacks. n, the number of judged
-    residues of the reference, is the length that normalises the score and sets d0. Raises ValueError with fewer than
+    Both have shape (n, 3) in angstrom; rows of NaN in `model` are residues that it lacks. `length` normalises the score
+    and sets d0; without it n does, the number of judged residues of the reference. Raises ValueError with fewer than
     three residues in both. Zhang & Skolnick (2004) Proteins 57, 702-710: superpositions of fragments of falling length
     are refined over the residues that they bring together; here the best of them is then improved by weighted fits.
     """
-    length = len(reference)
+    length = length or len(reference)
     present = ~np.isnan(model).any(axis=1)
     mobile, fixed = reference[present], model[present]
     if len(mobile) < 3:
@@ -246,11 +281,11 @@ def _preserved(
     return np.mean([difference <= threshold for threshold in LDDT_THRESHOLDS], axis=0)
 
 
-def _lddt_of_ca(judged: _Judged) -> tuple[float, np.ndarray]:
+def _lddt_of_ca(judged: Judged) -> tuple[float, np.ndarray]:
     return lddt(judged.reference_ca, judged.model_ca, np.arange(len(judged.residues)))
 
 
-def _lddt_of_all_atoms(model: Sequence[ModelChain], references: Sequence[PolymerChain], judged: _Judged) -> float:
+def _lddt_of_all_atoms(model: Sequence[ModelChain], references: Sequence[PolymerChain], judged: Judged) -> float:
     """LDDT over all heavy atoms; names of symmetric side-chain atoms are exchanged where that agrees better."""
     wanted, found, exchanged, groups, ambiguous = [], [], [], [], []
     missing = np.full(3, np.nan)
@@ -363,7 +398,7 @@ def _aligned_residues(sequence: str, other: str) -> list[tuple[int, int]]:
 def _assignments(
     model: Sequence[ModelChain],
     references: Sequence[PolymerChain],
-    alignments: Mapping[tuple[int, int], list[tuple[int, int]]],
+    alignments: Alignments,
 ) -> list[dict[int, int]]:
     """Assignments model chain -> reference chain worth a search for the best TM-score, the most promising first.
 
@@ -393,7 +428,7 @@ def _assignments(
     return [distinct[key] for _, _, key in sorted(ranked)[:searched]]
 
 
-def _quick_tm_score(judged: _Judged) -> float:
+def _quick_tm_score(judged: Judged) -> float:
     """The TM-score when all chains are superposed, or any one of them, whichever is best; rounded against chance."""
     both = judged.both
     chains = np.array([chain for chain, *_ in judged.residues])[both]
@@ -408,8 +443,8 @@ def _quick_tm_score(judged: _Judged) -> float:
 def _nearest_assignment(
     model: Sequence[ModelChain],
     references: Sequence[PolymerChain],
-    alignments: Mapping[tuple[int, int], list[tuple[int, int]]],
-    anchor: _Judged,
+    alignments: Alignments,
+    anchor: Judged,
 ) -> dict[int, int]:
     both = anchor.both
     if both.sum() < 3:
@@ -430,9 +465,9 @@ def _nearest_assignment(
 def _judged(
     model: Sequence[ModelChain],
     references: Sequence[PolymerChain],
-    alignments: Mapping[tuple[int, int], list[tuple[int, int]]],
+    alignments: Alignments,
     assignment: Mapping[int, int],
-) -> _Judged:
+) -> Judged:
     missing = np.full(3, np.nan)
     residues, model_ca, reference_ca = [], [], []
     for chain, other in sorted(assignment.items()):
@@ -442,20 +477,23 @@ def _judged(
                 residues.append((chain, index, other, other_index))
                 reference_ca.append(position)
                 model_ca.append(model[chain].atoms.get(index, {}).get("CA", missing))
-    return _Judged(
+    return Judged(
         residues=residues,
         model_ca=np.array(model_ca).reshape(-1, 3),
         reference_ca=np.array(reference_ca).reshape(-1, 3),
     )
 
 
-def _dockq(
+def mean_dockq(
     model: Sequence[ModelChain],
     references: Sequence[PolymerChain],
-    judged: _Judged,
+    residues: Sequence[tuple[int, int, int, int]],
     assignment: Mapping[int, int],
 ) -> float | None:
-    """Mean DockQ over the interfaces of the reference (Mirabello & Wallner 2024, Bioinformatics 40, btae586)."""
+    """Mean DockQ over the interfaces of the reference (Mirabello & Wallner 2024, Bioinformatics 40, btae586).
+
+    `residues` are those to judge (see `Judged`). None for single chains and where the reference has no interface.
+    """
     if len(assignment) < 2:
         return None
     # Imported here: peppr loads RDKit, which a comparison of single chains need not wait for.
@@ -464,7 +502,7 @@ def _dockq(
 
     arrays = {}
     for chain in assignment:
-        rows = [row for row in judged.residues if row[0] == chain]
+        rows = [row for row in residues if row[0] == chain]
         atoms: list[tuple[str, str, int, np.ndarray, np.ndarray]] = []
         for _, index, other, other_index in rows:
             letter = model[chain].sequence[index]

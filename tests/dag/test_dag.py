@@ -135,6 +135,22 @@ def test_an_engine_on_a_gpu_asks_for_one_and_its_weights_and_for_no_search(clone
     assert 15_000 < int(resources["gpu_mem_mb"]) < 24_000
 
 
+def test_only_targets_of_several_engines_have_them_compared(clone: Clone, write_sheet: SHEET) -> None:
+    engines = ("template", "template,esmfold", "esmfold", "esmfold,boltz,template")
+    rows = [
+        {"id": f"t{number}", "sequence": sequence, "engines": of_row}
+        for number, (sequence, of_row) in enumerate(zip(sequences(4), engines, strict=True))
+    ]
+    output = clone.run("--dry-run", "-p", "--config", f"samples={write_sheet(*rows)}")
+    counts = job_counts(output)
+    assert (counts["score"], counts["compare_engines"]) == (7, 2)
+    compared = sorted(line for line in commands(output) if "compare-engines" in line)
+    assert (
+        "compare-engines results/t1/template results/t1/esmfold --comparison results/t1/comparison.json" in compared[0]
+    )
+    assert "results/t3/esmfold results/t3/boltz results/t3/template --comparison" in compared[1]
+
+
 def test_a_target_too_long_for_the_largest_gpu_is_a_fault_of_the_sheet(clone: Clone, write_sheet: SHEET) -> None:
     sheet = write_sheet({"id": "long", "sequence": sequences(1, 900)[0]})
     output = clone.run("-n", "--config", f"samples={sheet}", "engines=esmfold", "plan={gpu_memory_mb: 24000}", code=1)

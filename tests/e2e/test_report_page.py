@@ -18,8 +18,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from snakefold.comparison import compare_engines
 from snakefold.errors import SnakefoldError
 from snakefold.report.report import write_report
+from snakefold.structures.io import ModelChain
+from snakefold.structures.io import write_model as write_structure
 from tests.conftest import Clone
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -728,6 +731,138 @@ def test_aligned_errors_are_drawn_where_an_engine_gives_them(opened: Opened) -> 
     assert opened.page.locator("canvas.pae").count() == 0
 
 
+# ---------------------------------------------------------------- several engines
+
+
+def bent(count: int, absent: int) -> dict[int, dict[str, np.ndarray]]:
+    """The helix, its second half moved sideways, without its first residues."""
+    return {
+        index: {name: xyz + (np.array([0.0, 5.0, 0.0]) if index >= count // 2 else 0.0) for name, xyz in atoms.items()}
+        for index, atoms in enumerate(helix(count))
+        if index >= absent
+    }
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two engines' models of a homodimer: the second lies elsewhere, has the chains exchanged and one of them bent."""
+    run = Run(tmp_path_factory.mktemp("engines") / "results")
+    length = len(SEQUENCE)
+    straight = {index: atoms for index, atoms in enumerate(helix(length)) if index > 1}
+    turn = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
+
+    def chain(atoms: Mapping[int, Mapping[str, np.ndarray]], away: float, turned: np.ndarray) -> ModelChain:
+        place = np.array([0.0, away, 0.3 * away])
+        moved = {
+            index: {name: turned @ (xyz + place) for name, xyz in of_residue.items()}
+            for index, of_residue in atoms.items()
+        }
+        return ModelChain(
+            sequence=SEQUENCE, atoms=moved, confidence=[80.0 if index in moved else None for index in range(length)]
+        )
+
+    for engine, kind, first, second, turned in (
+        ("template", "estimated lDDT", (straight, 0.0), (straight, 12.0), np.eye(3)),
+        ("esmfold", "pLDDT", (bent(length, 0), 12.0), (bent(length, 0), 0.0), turn),
+    ):
+        folder = run.done("dimer", engine, 80.0, chains="AB", kind=kind)
+        write_structure(folder / "model.cif", [chain(*first, turned), chain(*second, turned)])
+    compare_engines(run.folders, run.results / "dimer" / "comparison.json")
+    run.status("dimer", "boltz", "failed", step="fold", reason="out of memory")
+    run.done("alone", "template", 70.0)
+    run.write(title="Engines")
+    return run
+
+
+def test_several_engines_of_a_target_are_compared_in_its_panel(browser: Browser, engines: Run) -> None:
+    (pair,) = json.loads((engines.results / "dimer" / "comparison.json").read_text())["pairs"]
+    for opened in open_page(browser, engines.report, width=1280):
+        page = opened.page
+        opened.choose_drawn("dimer/template")
+        cells = page.locator("#agreement tbody tr").locator("th, td").all_inner_texts()
+        assert [cell.replace("\xa0", " ") for cell in cells] == [
+            "template – esmfold",
+            *(f"{pair[score]:.3f}" for score in ("tm_score", "lddt_ca")),
+            f"{pair['rmsd_ca']:.2f}",
+            f"{pair['dockq']:.3f}",
+            "94 %",  # 60 of 64 residues
+        ]
+        # The lane of each chain, and what is said of a residue.
+        lane = page.locator('.track[data-chain="B"] .agreement rect')
+        heights = lane.evaluate_all("bars => bars.map(bar => bar.height.baseVal.value)")
+        assert len(heights) == len(SEQUENCE) - 2
+        shown = [value for value in pair["per_residue_lddt"][1] if value is not None]
+        assert heights == pytest.approx([30 * value for value in shown], abs=0.05)
+        svg = page.locator('.track[data-chain="B"] svg')
+        svg.focus()
+        page.keyboard.press("End")
+        assert page.locator("#viewer").get_attribute("data-marked") == f"B:{len(SEQUENCE)}"
+        assert f"lDDT-CA to esmfold {100 * shown[-1]:.0f}" in page.locator("#readout").inner_text()
+        # Colours, and the other model laid over this one.
+        by_confidence = opened.picture()
+        page.locator('#colour-by input[value="agreement"]').check()
+        plain = opened.picture()
+        assert (plain != by_confidence).any(axis=2).mean() > 0.005
+        assert "lDDT-CA to esmfold" in page.locator(".under-viewer").inner_text()
+        page.locator('[data-toggle="engine-esmfold"]').check()
+        page.wait_for_selector('#viewer[data-overlays="engine-esmfold"]')
+        assert (opened.picture() != plain).any()
+        assert "Model of esmfold" in page.locator(".under-viewer").inner_text()
+        page.locator("body").press("e")
+        page.wait_for_selector('#viewer[data-overlays=""]')
+        assert page.locator("#agreement a").get_attribute("href") == "#p=dimer%2Fesmfold"
+        alone = page.evaluate("snakefold.loadPrediction(snakefold.byKey.get('alone/template'))")
+        assert (alone["pairs"], alone["chains"][0]["agreement"]) == ([], None)
+        assert not opened.errors
+
+
+OFF = """async ([here, there]) => {
+    const rows = [here, there].map(key => snakefold.byKey.get(key));
+    const found = await Promise.all(rows.map(snakefold.loadPrediction));
+    const traces = found.map(data => new Map(data.model.split("\\n").filter(line => line.includes(" CA "))
+        .map(line => line.split(/\\s+/)).map(part => [part[5] + part[6], part.slice(7, 10).map(Number)])));
+    const move = snakefold.carry(found[0].pairs[0], rows[1].engine);
+    const exchanged = {A: "B", B: "A"};
+    const off = [];
+    for (const [name, xyz] of traces[0]) {
+        const there = traces[1].get(exchanged[name[0]] + name.slice(1));
+        if (!there) continue; // a residue that the other model lacks
+        const other = move(there);
+        off.push(Math.hypot(...other.map((value, at) => value - xyz[at])));
+    }
+    return off;
+}"""
+
+
+@pytest.mark.parametrize("way", [("template", "esmfold"), ("esmfold", "template")])
+def test_the_other_engines_model_is_carried_onto_this_one(browser: Browser, engines: Run, way: Sequence[str]) -> None:
+    for opened in open_page(browser, engines.report, width=1000):
+        off = opened.page.evaluate(OFF, [f"dimer/{engine}" for engine in way])
+        assert len(off) == 60
+        # The halves that are not bent lie on each other, as far as the best superposition of all lets them.
+        assert min(off) < 1.5
+        assert np.mean(off) < 3.5
+
+
+def test_the_table_sorts_and_filters_by_agreement_where_there_is_any(browser: Browser, engines: Run, run: Run) -> None:
+    (pair,) = json.loads((engines.results / "dimer" / "comparison.json").read_text())["pairs"]
+    for opened in open_page(browser, engines.report, width=1180):
+        page = opened.page
+        cell = page.locator('tr[data-key="dimer/esmfold"] td').all_inner_texts()
+        assert f"{pair['lddt_ca']:.3f}" in cell
+        page.locator('th[data-key="agreement_lddt"] button').click()
+        assert opened.keys()[2:] == ["dimer/boltz", "alone/template"]  # without agreement: last
+        page.locator("#filters summary").click()
+        page.locator('[data-filter="agreement-from"]').fill(f"{pair['lddt_ca'] - 0.05:.2f}")
+        assert opened.keys() == ["dimer/template", "dimer/esmfold"]
+        page.locator('[data-filter="agreement-from"]').fill(f"{pair['lddt_ca'] + 0.05:.2f}")
+        assert opened.keys() == []
+        assert page.locator("#active .chip").inner_text().startswith("Agreement ≥ 0.")
+    for opened in open_page(browser, run.report, width=1180):
+        assert opened.page.locator('th[data-key="agreement_lddt"]').count() == 0
+        assert opened.page.locator('[data-filter^="agreement"]').count() == 0
+
+
 def test_one_file_is_the_whole_report(browser: Browser, run: Run, tmp_path: Path) -> None:
     shutil.copy(run.report / "single.html", tmp_path / "index.html")
     for opened in open_page(browser, tmp_path, width=1280):
@@ -832,8 +967,13 @@ def test_colours_stay_apart_for_the_colour_blind(palettes: Mapping[str, Any], bl
     assert min(apart(one, other) for one, other in itertools.combinations(palettes["chains"][:6], 2)) > 6
     errors = [lab(linear(colour))[0] for colour in palettes["errors"]]
     assert errors == sorted(errors)  # by lightness alone
+    agreement = palettes["agreement"]
+    assert min(map(apart, agreement, agreement[1:])) > 6
+    assert min(apart(low, high) for low in agreement[:2] for high in agreement[3:]) > 12
     for overlay in palettes["overlays"].values():
         assert apart(overlay["reference"], overlay["template"]) > 25
+        for one, other in itertools.combinations(overlay, 2):
+            assert apart(overlay[one], overlay[other]) > 12, (one, other)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,23 @@ import yaml
 
 from snakefold.engines.driven import DrivenEngine
 from snakefold.files import read_json
-from tests.conftest import clone_into
+from tests.conftest import Clone, clone_into
 
 
 def files_of(weights: Path) -> list[dict[str, Any]]:
     """A folder's files as those of a database."""
     return [{"path": path.name, "urls": [path.as_uri()]} for path in sorted(weights.iterdir())]
+
+
+def clone_with_weights(folder: Path, engine: DrivenEngine, weights: Sequence[Mapping[str, Any]]) -> Clone:
+    """A clone below `folder`, where `weights` take the place of the files of the engine's database."""
+    assert engine.weights is not None
+    clone = clone_into(folder / "clone")
+    registry = clone.folder / "config/databases.yaml"
+    content = yaml.safe_load(registry.read_text())
+    content["databases"][engine.weights]["files"] = list(weights)
+    registry.write_text(yaml.safe_dump(content))
+    return clone
 
 
 def run_sheet_to_report(
@@ -26,17 +37,12 @@ def run_sheet_to_report(
     parameters: Mapping[str, Any] | None = None,
     msas: Mapping[str, Path] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Run the engine on `targets` (name -> sequences) in a clone below `folder`; returns the scores of each.
+    """Run the engine on `targets` (name -> sequences) in a clone with `weights`; returns the scores of each.
 
-    `weights` take the place of the files of the engine's database. `msas` (sequence -> file) go into the sheet, of all
+    `msas` (sequence -> file) go into the sheet, of all
     sequences or none: then the miniature databases are searched.
     """
-    assert engine.weights is not None
-    clone = clone_into(folder / "clone")
-    registry = clone.folder / "config/databases.yaml"
-    content = yaml.safe_load(registry.read_text())
-    content["databases"][engine.weights]["files"] = list(weights)
-    registry.write_text(yaml.safe_dump(content))
+    clone = clone_with_weights(folder, engine, weights)
     columns = ["id", "sequence", "msa"] if msas else ["id", "sequence"]
     rows = [
         [name, ":".join(chains), *([":".join(str(msas[chain]) for chain in chains)] if msas else [])]

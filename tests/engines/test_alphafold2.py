@@ -157,13 +157,13 @@ def test_one_compilation_serves_a_bucket_and_outlives_the_process(
 def test_padding_changes_nothing_against_the_packages_own_loop(weights: Path, compiled: Path, tmp_path: Path) -> None:
     ours = predict(weights, tmp_path / "ours", ["one", "pair", "mixed"])
     assert len(compilations(compiled)) == 2
-    templated = predict(weights, compiled, tmp_path / "templated", ["one", "pair"], models=[1, 3], templates=True)
+    templated = predict(weights, tmp_path / "templated", ["one", "pair"], models=[1, 3], templates=True)
     # The second of the first chain's hits. Model 3 of one chain takes none.
     for name, values in templated.items():
         assert values["candidates"] == 2
         if name == "pair" or values["model"] == 1:
             assert values["templates"].tolist() == [[0, 1]]
-    only = predict(weights, compiled, tmp_path / "only", ["one", "pair"], models=[1], templates=True)
+    only = predict(weights, tmp_path / "only", ["one", "pair"], models=[1], templates=True)
     ours |= {f"templated {name}": values for name, values in only.items()}
     python = os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"]
     targets = {

@@ -1,5 +1,6 @@
 """ESMFold's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
 
+import csv
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ import pytest
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.esmfold import EsmFold
 from snakefold.engines.supervisor import Finished, Supervisor
-from tests.engines.sheet_to_report import files_of, run_sheet_to_report
+from snakefold.files import read_json
+from snakefold.structures.io import read_chains
+from tests.engines.sheet_to_report import clone_with_weights, files_of, run_sheet_to_report
 
 SEQUENCES = {
     "one": ["MKTAYIAKQRQISFVKSHFSRQ"],
@@ -102,3 +105,39 @@ def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> No
     for scores in found.values():
         # Nothing was searched.
         assert {database["name"] for database in scores["databases"]} == {"esmfold_v1"}
+
+
+def test_two_engines_of_one_target_are_compared(weights: Path, tmp_path: Path) -> None:
+    clone = clone_with_weights(tmp_path, EsmFold(), files_of(weights))
+    # A fragment, since relaxing random models takes long; with its own structure as the template, the other is right.
+    fragment = read_chains(clone.folder / "data/mini/targets/ubiquitin.cif.gz")[0].sequence[:26]
+    given = "data/mini/targets/ubiquitin.cif.gz"
+    rows = [
+        ("id", "sequence", "engines", "template"),
+        ("both", fragment, "template,esmfold", given),
+        ("alone", SEQUENCES["one"][0], "esmfold", ""),
+        ("left", SEQUENCES["all"][0], "esmfold,template", ""),  # no template is like it
+    ]
+    (clone.folder / "sheet.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    output = clone.run("--config", "samples=sheet.tsv")
+    assert "4 done, 1 skipped, 0 failed" in output
+    results = clone.folder / "results"
+    assert not (results / "alone" / "comparison.json").exists()
+    left = read_json(results / "left" / "comparison.json")
+    assert (left["engines"], left["pairs"], list(left["left_out"])) == (["esmfold"], [], ["template"])
+    found = read_json(results / "both" / "comparison.json")
+    (pair,) = found["pairs"]
+    assert pair["engines"] == found["engines"] == ["template", "esmfold"]
+    assert (found["length"], pair["residues"], pair["only"]) == (26, 26, [0, 0])
+    # Random weights fold nothing.
+    assert 0 < pair["tm_score"] < 0.4
+    assert 0 <= pair["lddt_ca"] < 0.4
+    with (results / "summary.tsv").open(newline="") as handle:
+        table = {f"{row['target']}/{row['engine']}": row for row in csv.DictReader(handle, delimiter="\t")}
+    for engine in found["engines"]:
+        assert float(table[f"both/{engine}"]["agreement_lddt"]) == pair["lddt_ca"]
+        assert float(table[f"both/{engine}"]["agreement_tm"]) == pair["tm_score"]
+    assert table["left/esmfold"]["agreement_lddt"] == table["alone/esmfold"]["agreement_lddt"] == ""
+    shown = (results / "report" / "data" / "both.template.js").read_text()
+    assert '"pairs":[{' in shown and '"agreement":[' in shown
+    assert "Nothing to be done" in clone.run("--config", "samples=sheet.tsv")

@@ -434,6 +434,7 @@ def test_workloads_count_the_jobs_of_every_rule() -> None:
     assert sum(load.jobs for (rule, _), load in loads.items() if rule == "fold") == len(made.folds)
     assert sum(load.jobs for (rule, _), load in loads.items() if rule == "relax") == len(made.relaxations)
     assert loads["score", None].jobs == len(made.predictions)
+    assert loads["compare_engines", None].jobs == len(made.compared)
     for name in ("template", "alone", "aligned"):
         total = sum(batch.seconds for (engine, _), batch in made.folds.items() if engine == name)
         assert loads["fold", name].hours == pytest.approx(total / 3600)

@@ -100,6 +100,8 @@ def test_a_finished_prediction_fills_its_row(tmp_path: Path) -> None:
             "lddt_ca": "0.8600",
             "rmsd_ca": "1.234",
             "dockq": "",
+            "agreement_lddt": "",
+            "agreement_tm": "",
             "flags": "partial",
             "model": "p53/template/model.cif",
         }

@@ -53,6 +53,8 @@ window.snakefold = {};
     while (loaded.size > KEPT) loaded.delete(loaded.keys().next().value);
     return promise;
   };
+  // single.html holds the data of some predictions only.
+  app.isThere = (row) => !app.alone || embedded(row.data) !== null;
   app.loadPae = (source) => load(source, "pae");
 
   let library = null;

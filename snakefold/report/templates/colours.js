@@ -15,7 +15,13 @@
   const CHAINS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c7ae6", "#a3a500"];
   const STRUCTURE = { h: ["#d1495b", "helix"], s: ["#1f78b4", "strand"], c: ["#9aa7b2", "coil"] };
   const UNKNOWN = "#9aa7b2";
-  const OVERLAYS = { light: { reference: "#3d4853", template: "#c26a00" }, dark: { reference: "#d3dce3", template: "#f2a83b" } };
+  // Agreement of engines is neither: orange to blue, after ColorBrewer's PuOr.
+  const AGREEMENT = [[30, [166, 80, 6]], [50, [226, 132, 28]], [65, [228, 178, 108]], [80, [128, 140, 200]], [95, [62, 66, 164]]];
+  // Of the engines there are up to three others.
+  const OVERLAYS = {
+    light: { reference: "#3d4853", template: "#c26a00", engine: "#a0308c", engine2: "#228956", engine3: "#730000" },
+    dark: { reference: "#d3dce3", template: "#f2a83b", engine: "#e87fd2", engine2: "#40e090", engine3: "#7fa8ff" },
+  };
   // Aligned errors: dark where the error is small.
   const ERRORS = [[0, [10, 74, 92]], [0.35, [52, 142, 142]], [0.7, [178, 214, 190]], [1, [252, 250, 238]]];
 
@@ -32,7 +38,8 @@
   }
   const rgb = (colour) => `rgb(${colour.join(",")})`;
 
-  app.palettes = { bands: BANDS.map(([, colour]) => colour), ramp: RAMP.map(([, colour]) => rgb(colour)), chains: CHAINS,
+  app.palettes = { bands: BANDS.map(([, colour]) => colour), ramp: RAMP.map(([, colour]) => rgb(colour)),
+    agreement: AGREEMENT.map(([, colour]) => rgb(colour)), chains: CHAINS,
     structure: Object.values(STRUCTURE).map(([colour]) => colour), errors: ERRORS.map(([, colour]) => rgb(colour)), overlays: OVERLAYS };
   app.chainColour = (index) => CHAINS[index % CHAINS.length];
   app.chainColours = CHAINS.length;
@@ -47,6 +54,8 @@
     return rgb(blend(RAMP, value));
   };
 
+  app.agreementColour = (value) => (known(value) ? rgb(blend(AGREEMENT, value)) : UNKNOWN);
+
   app.gradient = (stops, low, high) => `linear-gradient(90deg, ${stops.map(([value, colour]) => `${rgb(colour)} ${(100 * (value - low)) / (high - low)}%`).join(", ")})`;
 
   app.confidenceLegend = (kind) => {
@@ -54,14 +63,19 @@
       return h("div", { class: "legend" }, "pLDDT", BANDS.map(([, colour, label]) =>
         h("span", {}, h("i", { style: { background: colour } }), label)));
     }
-    const [low, high] = [RAMP[0][0], RAMP.at(-1)[0]];
+    return rampLegend(kind || "confidence", RAMP);
+  };
+  app.agreementLegend = (label) => rampLegend(label, AGREEMENT);
+
+  function rampLegend(label, ramp) {
+    const [low, high] = [ramp[0][0], ramp.at(-1)[0]];
     const at = (value) => `${(100 * (value - low)) / (high - low)}%`;
-    return h("div", { class: "ramp" }, kind || "confidence",
-      h("div", { class: "gradient", style: { background: app.gradient(RAMP, low, high) } }),
+    return h("div", { class: "ramp" }, label,
+      h("div", { class: "gradient", style: { background: app.gradient(ramp, low, high) } }),
       h("div", { class: "ticks" }, [low, 50, 65, 80, high].map((value, index, all) =>
         h("span", { style: { left: at(value) } },
           index === 0 ? `≤ ${value}` : index === all.length - 1 ? `≥ ${value}` : String(value)))));
-  };
+  }
 
   app.errorLegend = (most) => h("div", { class: "ramp" }, "aligned error (Å)",
     h("div", { class: "gradient", style: { background: app.gradient(ERRORS, 0, 1) } }),

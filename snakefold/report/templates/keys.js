@@ -17,6 +17,7 @@
       [["c"], "next colouring"],
       [["r"], "reference on or off"],
       [["t"], "template on or off"],
+      [["e"], "another engine's model on or off"],
       [["w"], "whole model"],
     ]],
     ["A track (reach it with Tab)", [
@@ -47,6 +48,7 @@
       c: () => app.viewer?.nextColour(),
       r: () => app.viewer?.flip("reference"),
       t: () => app.viewer?.flip("template"),
+      e: () => app.viewer?.flip("engine"),
       w: () => app.viewer?.whole(),
     };
     document.addEventListener("keydown", (event) => {

@@ -45,6 +45,14 @@
   app.templateName = (template) => [template.entry, template.chain].filter(Boolean).join("_");
   app.templatesOf = (data, chain) => (data.scores.templates || []).filter((template, index) => (template.chain_index ?? index) === chain);
 
+  // The comparisons of this prediction with those of other engines: [pair, the other engine].
+  app.ownPairs = (row, data) => data.pairs.filter((pair) => pair.engines.includes(row.engine))
+    .map((pair) => [pair, pair.engines.find((engine) => engine !== row.engine)]);
+  app.agreementName = (row, data) => {
+    const others = app.ownPairs(row, data);
+    return `lDDT-CA to ${others.length === 1 ? others[0][1] : "the other engines"}`;
+  };
+
   app.residueName = (data, place) => {
     const chain = data.chains[place[0]];
     return `${data.chains.length > 1 ? `${chain.name} · ` : ""}${title3(THREE[chain.sequence[place[1]]] || "UNK")} ${place[1] + 1}`;
@@ -58,6 +66,7 @@
     if (known(confidence)) parts.push(`${row.confidence_kind || "confidence"} ${fixed(confidence, 0)}`);
     else parts.push("not modelled");
     if (chain.lddt && known(chain.lddt[index])) parts.push(`lDDT-CA to the reference ${fixed(chain.lddt[index], 0)}`);
+    if (chain.agreement && known(chain.agreement[index])) parts.push(`${app.agreementName(row, data)} ${fixed(chain.agreement[index], 0)}`);
     if (chain.msa_coverage) parts.push(`${plural(chain.msa_coverage[index] ?? 0, "MSA row")}`);
     const sources = app.templatesOf(data, place[0]);
     if (sources.length > 1) {

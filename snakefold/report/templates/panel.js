@@ -105,6 +105,7 @@
     }
     if (data.chains.length) parts.push(block("Along the sequence", app.trackParts(row, data, link)));
     if (done) {
+      parts.push(agreement(row, data));
       const plots = [app.ramachandranPlot(data, link), app.paePlot(data, link)].filter(Boolean);
       parts.push(block(null, h("div", { class: "pairs" }, geometry(data, link), plots, reference(data), msas(data))));
       parts.push(templates(data), interfaces(data));
@@ -132,6 +133,7 @@
     if (known(row.lddt)) items.push(["lDDT, all atoms", fixed(row.lddt, 3)]);
     if (known(row.rmsd_ca)) items.push(["RMSD of CA", [fixed(row.rmsd_ca, 2), h("small", {}, " Å")]]);
     if (known(row.dockq)) items.push(["DockQ", fixed(row.dockq, 2)]);
+    if (known(row.agreement_lddt)) items.push(["agreement", fixed(row.agreement_lddt, 2)]);
     if (known(row.modelled_residues)) items.push(["residues modelled", [row.modelled_residues.toLocaleString("en"), h("small", {}, ` of ${row.length.toLocaleString("en")}`)]]);
     return h("dl", { class: "headline" }, items.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
@@ -208,6 +210,23 @@
     });
     return h("div", {}, h("h3", {}, "MSA"), headed("msas", [["Chain"], ["Rows", "number"], ["Neff", "number"], ["Median", "number"], ["Least", "number"]], rows),
       h("p", { class: "fine" }, "Median and least: rows with a residue at a position."));
+  }
+
+  function agreement(row, data) {
+    if (!data.pairs.length) return null;
+    const dockq = data.pairs.some((pair) => known(pair.dockq));
+    const named = (engine) => {
+      const other = app.byKey.get(`${row.target}/${engine}`);
+      return engine === row.engine || !other ? engine : h("a", { href: app.hrefOf(other) }, engine);
+    };
+    // Own comparisons first: those of the other engines with each other say which of them is the odd one.
+    const own = (pair) => pair.engines.includes(row.engine);
+    const rows = [...data.pairs].sort((a, b) => own(b) - own(a)).map((pair) => [
+      h("span", {}, named(pair.engines[0]), "\u00a0– ", named(pair.engines[1])), fixed(pair.tm_score, 3), fixed(pair.lddt_ca, 3), fixed(pair.rmsd_ca, 2),
+      ...(dockq ? [fixed(pair.dockq, 3)] : []), percent(pair.residues / row.length)]);
+    return block("Agreement of engines",
+      headed("agreement", [["Engines"], ["TM-score", "number"], ["lDDT-CA", "number"], ["RMSD (Å)", "number"], ...(dockq ? [["DockQ", "number"]] : []), ["Shared", "number"]], rows),
+      h("p", { class: "fine" }, "Over the share of the target that both models have; to the TM-score the rest adds nothing. Engines that agree may both be wrong."));
   }
 
   const ranged = (ranges) => (ranges || []).map(([start, end]) => (end - start > 1 ? `${start + 1}–${end}` : `${start + 1}`)).join(", ");

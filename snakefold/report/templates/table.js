@@ -11,7 +11,7 @@
   let oneEngine = false;
   let chosenColumns = false;
 
-  const start = () => ({ text: "", status: "all", engines: new Set(), flags: new Set(), confidence: [null, null], length: [null, null] });
+  const start = () => ({ text: "", status: "all", engines: new Set(), flags: new Set(), confidence: [null, null], length: [null, null], agreement: [null, null] });
   let choice = start();
   const sorting = { key: null, descending: false };
 
@@ -62,6 +62,8 @@
     { key: "lddt_ca", label: "lDDT-CA", numeric: true, more: true, cell: number(3), hint: "to the reference" },
     { key: "rmsd_ca", label: "RMSD (Å)", numeric: true, more: true, cell: number(2), hint: "of CA, to the reference" },
     { key: "dockq", label: "DockQ", numeric: true, wide: "w5", cell: number(3), hint: "to the reference" },
+    { key: "agreement_lddt", label: "Agreement", numeric: true, wide: "w3", cell: number(3), hint: "lDDT-CA to the models of the other engines, mean" },
+    { key: "agreement_tm", label: "Agreement (TM)", numeric: true, more: true, cell: number(3), hint: "TM-score to the models of the other engines, mean" },
     { key: "template", label: "Template", wide: "w3", cell: (row) => row.template || none() },
     { key: "template_identity", label: "Identity", numeric: true, wide: "w4", cell: share, hint: "of the aligned residues to the template" },
     { key: "msa_depth", label: "MSA depth", numeric: true, wide: "w4", cell: number(0), hint: "rows of the shallowest MSA" },
@@ -71,6 +73,7 @@
     { key: "kind", label: "Cause", more: true, cell: (row) => (row.kind ? words(row.kind) : none()), hint: "why there is no model" },
     { key: "seconds", label: "Time", numeric: true, more: true, cell: (row) => (known(row.seconds) ? app.seconds(row.seconds) : none()), hint: "of computing" },
   ];
+  const RANGES = { confidence: "mean_confidence", length: "length", agreement: "agreement_lddt" }; // what is filtered by numbers
   const FIXED = new Set(["target", "status"]);
   const offered = () => COLUMNS.filter(({ key }) => FIXED.has(key) || app.rows.some((row) => known(row[key])));
   const labelOf = (column) => (column.key === "mean_confidence" && oneKind ? (oneKind === "pLDDT" ? "Mean pLDDT" : words(oneKind)) : column.label);
@@ -196,18 +199,20 @@
         else choice[kind].delete(value);
         refresh();
       } }), label(value), h("span", { class: "count" }, count(value).toLocaleString("en")))));
-    const range = (legend, kind, most) => {
-      const values = app.rows.map((row) => row[kind === "length" ? "length" : "mean_confidence"]).filter(known);
+    const range = (legend, kind, most, step = 1) => {
+      const values = app.rows.map((row) => row[RANGES[kind]]).filter(known);
       if (!values.length) return null;
-      const [low, high] = [Math.floor(values.reduce((a, b) => Math.min(a, b))), Math.ceil(values.reduce((a, b) => Math.max(a, b)))];
-      const end = (index, label, placeholder) => h("input", { type: "number", min: 0, max: most, "data-filter": `${kind}-${index ? "to" : "from"}`, "aria-label": `${legend} ${label}`, placeholder, oninput: (event) => {
+      const decimals = step < 1 ? 2 : 0;
+      const low = (Math.floor(values.reduce((a, b) => Math.min(a, b)) / step) * step).toFixed(decimals);
+      const high = (Math.ceil(values.reduce((a, b) => Math.max(a, b)) / step) * step).toFixed(decimals);
+      const end = (index, label, placeholder) => h("input", { type: "number", min: 0, max: most, step, "data-filter": `${kind}-${index ? "to" : "from"}`, "aria-label": `${legend} ${label}`, placeholder, oninput: (event) => {
         choice[kind][index] = event.target.value === "" ? null : event.target.valueAsNumber;
         refresh();
       } });
       return h("fieldset", { class: "range" }, h("legend", {}, legend), end(0, "from", low), h("span", {}, "to"), end(1, "to", high));
     };
     body.replaceChildren(...[
-      range(oneKind && oneKind !== "confidence" ? words(oneKind) : "Confidence", "confidence", 100), range("Length", "length"),
+      range(oneKind && oneKind !== "confidence" ? words(oneKind) : "Confidence", "confidence", 100), range("Length", "length"), range("Agreement", "agreement", 1, 0.01),
       engines.length > 1 ? boxes("Engine", "engines", engines, (engine) => engine, (engine) => app.rows.filter((row) => row.engine === engine).length) : null,
       flags.length ? boxes("Flags", "flags", flags, (flag) => words(app.FLAGS[flag][0]), (flag) => app.rows.filter((row) => row.flags.includes(flag)).length) : null,
     ].filter(Boolean));
@@ -229,7 +234,7 @@
   function showActive() {
     const active = [];
     const add = (label, drop) => active.push(h("button", { type: "button", class: "chip", onclick: drop, "aria-label": `No longer filter by: ${label}` }, label, app.icon("M4 4l6 6M10 4l-6 6")));
-    for (const kind of ["confidence", "length"]) {
+    for (const kind of Object.keys(RANGES)) {
       const [from, to] = choice[kind];
       if (!known(from) && !known(to)) continue;
       add(`${words(kind)} ${known(from) && known(to) ? `${from}–${to}` : known(from) ? `≥ ${from}` : `≤ ${to}`}`, () => {
@@ -275,7 +280,7 @@
     app.view = app.rows.filter((row) => (choice.status === "all" || row.status === choice.status)
       && (!choice.engines.size || choice.engines.has(row.engine))
       && (!choice.flags.size || row.flags.some((flag) => choice.flags.has(flag)))
-      && between(row.mean_confidence, choice.confidence) && between(row.length, choice.length)
+      && Object.entries(RANGES).every(([kind, key]) => between(row[key], choice[kind]))
       && needles.every((needle) => row.text.includes(needle)));
     if (sorting.key) {
       const key = sorting.key;

@@ -30,6 +30,7 @@
     const key = (label, ...shapes) => h("span", {}, s("svg", { viewBox: "0 0 18 12", "aria-hidden": "true" }, shapes), label);
     const keys = [];
     if (data.chains.some((chain) => chain.lddt)) keys.push(key("lDDT-CA to the reference", s("path", { class: "lddt", d: "M0 9 5 4 10 7 18 2", fill: "none", stroke: "var(--line)", "stroke-width": 1.4 })));
+    if (data.chains.some((chain) => chain.agreement)) keys.push(key(app.agreementName(row, data), s("rect", { y: 3, width: 9, height: 9, fill: app.agreementColour(0) }), s("rect", { x: 9, width: 9, height: 12, fill: app.agreementColour(100) })));
     if (data.chains.some((chain) => chain.invented.length)) {
       const [fillValue, pattern] = hatch("hatch-ink");
       keys.push(key("invented, no template", s("defs", {}, pattern), s("rect", { width: 18, height: 12, fill: "var(--hatch)" }), s("rect", { width: 18, height: 12, fill: fillValue })));
@@ -50,10 +51,12 @@
     const coverage = chain.msa_coverage;
     const most = coverage ? coverage.reduce((high, count) => Math.max(high, count), 1) : 0;
     const LEFT = 34; const RIGHT = 8; const TOP = 8; const HEIGHT = many ? 44 : 84; const COVER = many ? 18 : 36; const LANE = 6;
+    const AGREE = chain.agreement ? (many ? 16 : 30) : 0;
     const base = TOP + HEIGHT;
-    const laneTop = base + 10;
+    const agreeBase = base + 14 + AGREE;
+    const laneTop = AGREE ? agreeBase + 6 : base + 10;
     const coverTop = laneTop + (sources.length > 1 ? LANE + 10 : many ? 6 : 8);
-    const axis = coverage ? coverTop + COVER : sources.length > 1 ? coverTop - 4 : base;
+    const axis = coverage ? coverTop + COVER : sources.length > 1 ? coverTop - 4 : AGREE ? agreeBase : base;
     const total = axis + 20;
     const svg = s("svg", { height: total, tabindex: 0, role: "slider", "aria-orientation": "horizontal", "aria-valuemin": 1, "aria-valuemax": length,
       "aria-valuenow": 1, "aria-label": `Residue of chain ${chain.name}` });
@@ -65,6 +68,21 @@
     const x = (index) => LEFT + (index / length) * (width - LEFT - RIGHT);
     const y = (value) => base - (Math.max(0, Math.min(100, value)) / 100) * HEIGHT;
     const label = (text, top) => s("text", { x: LEFT - 6, y: top, "text-anchor": "end" }, text);
+
+    // A bar for each residue, or for as many as there are pixels: the mean of those that share one.
+    function bars(name, values, bottom, height, colourOf) {
+      const bins = Math.min(length, Math.max(1, Math.floor(width - LEFT - RIGHT)));
+      const group = s("g", { class: name, "shape-rendering": "crispEdges" });
+      for (let bin = 0; bin < bins; bin++) {
+        const [start, end] = [Math.floor((bin * length) / bins), Math.floor(((bin + 1) * length) / bins)];
+        const there = values.slice(start, end).filter(known);
+        if (!there.length) continue;
+        const mean = there.reduce((sum, value) => sum + value, 0) / there.length;
+        const tall = (Math.max(0, Math.min(100, mean)) / 100) * height;
+        group.append(s("rect", { x: x(start), y: bottom - tall, width: x(end) - x(start), height: tall, fill: colourOf(mean) }));
+      }
+      return group;
+    }
 
     function draw() {
       const inner = width - LEFT - RIGHT;
@@ -78,17 +96,12 @@
       for (const [start, end] of runsOf(chain.confidence.map((value) => !known(value)))) {
         shapes.push(s("rect", { class: "unmodelled", x: x(start), y: TOP, width: x(end) - x(start), height: HEIGHT, fill: absentFill, opacity: 0.6 }));
       }
-      // A bar for each residue, or for as many as there are pixels: the mean of those that share one.
-      const bins = Math.min(length, Math.max(1, Math.floor(inner)));
-      const bars = s("g", { class: "bars", "shape-rendering": "crispEdges" });
-      for (let bin = 0; bin < bins; bin++) {
-        const [start, end] = [Math.floor((bin * length) / bins), Math.floor(((bin + 1) * length) / bins)];
-        const values = chain.confidence.slice(start, end).filter(known);
-        if (!values.length) continue;
-        const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-        bars.append(s("rect", { x: x(start), y: y(mean), width: x(end) - x(start), height: base - y(mean), fill: app.confidenceColour(mean, row.confidence_kind) }));
+      shapes.push(bars("bars", chain.confidence, base, HEIGHT, (value) => app.confidenceColour(value, row.confidence_kind)));
+      if (AGREE) {
+        shapes.push(bars("agreement", chain.agreement, agreeBase, AGREE, app.agreementColour),
+          s("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: agreeBase - AGREE + 0.5, y2: agreeBase - AGREE + 0.5 }),
+          s("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: agreeBase + 0.5, y2: agreeBase + 0.5 }), label("100", agreeBase - AGREE + 4));
       }
-      shapes.push(bars);
       for (const [start, end] of chain.invented) {
         shapes.push(s("rect", { class: "invented", x: x(start), y: TOP, width: x(end) - x(start), height: HEIGHT, fill: inventedFill, opacity: 0.75 }));
       }

@@ -1,4 +1,4 @@
-/* The model in three dimensions, with the reference and the templates laid over it. */
+/* The model in three dimensions, with the reference, the templates and other engines' models laid over it. */
 "use strict";
 
 ((app) => {
@@ -9,17 +9,33 @@
   const stage = h("div", { class: "stage" });
   let sharedViewer = null;
 
-  const MODES = [["confidence", "Confidence"], ["chain", "Chain"], ["structure", "Secondary structure"]];
-  const OVERLAYS = [["reference", "Reference"], ["template", "Template"]];
+  const MODES = [["confidence", "Confidence"], ["chain", "Chain"], ["structure", "Secondary structure"], ["agreement", "Agreement"]];
+
+  // Puts another engine's model on this one: the pair's superposition moves its second model on its first.
+  app.carry = (pair, engine) => {
+    const { rotation, shift } = pair.superposition;
+    const times = (matrix, vector) => matrix.map((line) => line.reduce((sum, value, at) => sum + value * vector[at], 0));
+    if (pair.engines[1] === engine) return (xyz) => times(rotation, xyz).map((value, at) => value + shift[at]);
+    const back = rotation.map((_, column) => rotation.map((line) => line[column]));
+    return (xyz) => times(back, xyz.map((value, at) => value - shift[at]));
+  };
 
   app.viewerPart = (row, data, link) => {
     const shown = app.recall("viewer", {});
-    const state = { colour: MODES.some(([value]) => value === shown.colour) ? shown.colour : "confidence", reference: false, template: false, invented: true };
+    const modes = MODES.filter(([value]) => value !== "agreement" || data.chains.some((chain) => chain.agreement));
+    const state = { colour: modes.some(([value]) => value === shown.colour) ? shown.colour : "confidence", invented: true };
     const size = data.chains.reduce((sum, chain) => sum + chain.sequence.length, 0);
     const invented = data.chains.some((chain) => chain.invented.length);
-    const overlays = OVERLAYS.filter(([kind]) => data.overlays[kind]);
     const templates = (data.scores.templates || []).filter((template) => template.overlay).map(app.templateName);
-    const names = { reference: data.reference.name ? `Reference ${data.reference.name}` : "Reference", template: [...new Set(templates)].slice(0, 3).join(", ") || "templates" };
+    // What can be laid over the model; another engine's model is fetched when it is asked for.
+    const overlays = [
+      { key: "reference", kind: "reference", label: "Reference", name: data.reference.name ? `Reference ${data.reference.name}` : "Reference", text: data.overlays.reference },
+      { key: "template", kind: "template", label: "Template", name: [...new Set(templates)].slice(0, 3).join(", ") || "templates", text: data.overlays.template },
+    ].filter((overlay) => overlay.text);
+    for (const [at, [pair, engine]] of app.ownPairs(row, data).entries()) {
+      const other = app.byKey.get(`${row.target}/${engine}`);
+      if (other && app.isThere(other)) overlays.push({ key: `engine-${engine}`, kind: ["engine", "engine2", "engine3"][at % 3], label: engine, name: `Model of ${engine}`, row: other, move: app.carry(pair, engine) });
+    }
     const legend = h("div");
     const readout = h("p", { class: "readout", id: "readout", "aria-live": "polite" });
     const message = h("div", { class: "message" }, "Drawing the model …");
@@ -32,12 +48,12 @@
     let stopped = false;
 
     const check = (key, label, hint) => h("label", { class: "check", title: hint },
-      h("input", { type: "checkbox", "data-toggle": key, checked: state[key], onchange: (event) => { state[key] = event.target.checked; style(); } }), label);
+      h("input", { type: "checkbox", "data-toggle": key, checked: state[key], onchange: (event) => { state[key] = event.target.checked; lay(key); style(); } }), label);
     const whole = h("button", { type: "button", class: "button", id: "reset-view", onclick: () => { link.choose(null); link.point(null, { pin: true }); zoom(null); } }, "Whole model");
     const tools = h("div", { class: "viewer-tools" },
-      app.segments("Colour by", "colour", MODES, state.colour, (value) => { state.colour = value; app.remember("viewer", { colour: value }); style(); }, "colour-by"),
+      app.segments("Colour by", "colour", modes, state.colour, (value) => { state.colour = value; app.remember("viewer", { colour: value }); style(); }, "colour-by"),
       h("div", { class: "checks" },
-        overlays.map(([kind, label]) => check(kind, label, `Lay ${names[kind]} over the model`)),
+        overlays.map(({ key, label, name }) => check(key, label, `Lay ${name} over the model`)),
         invented ? check("invented", "Mark invented loops", "Draw what has no template as sticks as well") : null));
     const frame = h("div", { class: "viewer-frame" }, box, whole);
     const under = h("div", { class: "under-viewer" }, readout, legend);
@@ -47,6 +63,7 @@
       const at = index.get(atom.chain) ?? 0;
       if (state.colour === "chain") return app.chainColour(at);
       if (state.colour === "structure") return app.structureColour(atom.ss);
+      if (state.colour === "agreement") return app.agreementColour((data.chains[at]?.agreement || [])[atom.resi - 1]);
       return app.confidenceColour((data.chains[at]?.confidence || [])[atom.resi - 1], row.confidence_kind);
     }
 
@@ -54,14 +71,15 @@
       const keys = (entries) => entries.map(([colour, label]) => h("span", {}, h("i", { style: { background: colour } }), label));
       const parts = [];
       if (state.colour === "confidence") parts.push(app.confidenceLegend(row.confidence_kind));
+      else if (state.colour === "agreement") parts.push(app.agreementLegend(app.agreementName(row, data)));
       else if (state.colour === "structure") parts.push(h("div", { class: "legend" }, keys(app.structureEntries)));
       else {
         const few = data.chains.slice(0, app.chainColours);
         parts.push(h("div", { class: "legend" }, keys(few.map((chain, at) => [app.chainColour(at), data.chains.length > 1 ? chain.name : `chain ${chain.name}`])),
           data.chains.length > few.length ? h("span", {}, `and again for ${data.chains.length - few.length} more chains`) : null));
       }
-      const over = overlays.filter(([kind]) => state[kind]);
-      if (over.length) parts.push(h("div", { class: "legend" }, keys(over.map(([kind]) => [app.overlayColour(kind), names[kind]]))));
+      const over = overlays.filter(({ key }) => state[key]);
+      if (over.length) parts.push(h("div", { class: "legend" }, keys(over.map(({ kind, name }) => [app.overlayColour(kind), name]))));
       legend.replaceChildren(...parts);
     }
 
@@ -83,11 +101,27 @@
       showLegend();
       if (!viewer) return;
       ribbon();
-      for (const [kind] of overlays) {
-        laid[kind]?.setStyle({}, state[kind] ? { cartoon: { style: "trace", color: app.overlayColour(kind), thickness: 0.16 } } : {});
+      for (const { key, kind } of overlays) {
+        laid[key]?.setStyle({}, state[key] ? { cartoon: { style: "trace", color: app.overlayColour(kind), thickness: 0.16 } } : {});
       }
-      box.dataset.overlays = overlays.filter(([kind]) => state[kind]).map(([kind]) => kind).join(" ");
+      box.dataset.overlays = overlays.filter(({ key }) => state[key] && laid[key]).map(({ key }) => key).join(" ");
       viewer.render();
+    }
+
+    function lay(key) {
+      const overlay = overlays.find((each) => each.key === key);
+      if (!overlay || !viewer || laid[key]) return;
+      if (overlay.text) { laid[key] = viewer.addModel(overlay.text, "cif"); return; }
+      app.loadPrediction(overlay.row).then((other) => {
+        if (stopped || laid[key] || !other.model) return;
+        laid[key] = viewer.addModel(other.model, "cif");
+        for (const atom of laid[key].selectedAtoms({})) [atom.x, atom.y, atom.z] = overlay.move([atom.x, atom.y, atom.z]);
+        style();
+      }, (error) => {
+        tools.querySelector(`[data-toggle="${key}"]`).disabled = true;
+        state[key] = false;
+        readout.textContent = `${overlay.name} did not load: ${error.message}.`;
+      });
     }
 
     function selectionOf([chain, start, end]) {
@@ -146,7 +180,7 @@
       viewer.resize();
       model = viewer.addModel(data.model, "cif");
       atoms = new Map(model.selectedAtoms({ atom: "CA" }).map((atom) => [`${atom.chain}:${atom.resi}`, atom]));
-      for (const [kind] of overlays) laid[kind] = viewer.addModel(data.overlays[kind], "cif");
+      for (const { key, text } of overlays) if (text || state[key]) lay(key);
       const select = { model };
       viewer.setHoverDuration(40);
       viewer.setHoverable(select, true, (atom) => link.point(link.named(atom.chain, atom.resi)), () => link.point(null));
@@ -193,10 +227,10 @@
       viewer = null;
     });
 
-    function flip(kind) { tools.querySelector(`[data-toggle="${kind}"]`)?.click(); }
+    function flip(kind) { tools.querySelector(`[data-toggle^="${kind}"]`)?.click(); }
     function nextColour() {
-      const at = MODES.findIndex(([value]) => value === state.colour);
-      tools.querySelector(`#colour-by input[value="${MODES[(at + 1) % MODES.length][0]}"]`).click();
+      const at = modes.findIndex(([value]) => value === state.colour);
+      tools.querySelector(`#colour-by input[value="${modes[(at + 1) % modes.length][0]}"]`).click();
     }
     return { tools, box: frame, under, start, flip, nextColour, whole: () => whole.click() };
   };
