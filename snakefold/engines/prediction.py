@@ -39,7 +39,10 @@ def chains_of_atom37(task: FoldTask, values: Mapping[str, np.ndarray]) -> list[M
     `positions` (residues, 37, 3) in angstrom and `exists` (residues, 37) are in the order of ATOM37, `plddt`
     (residues) is 0-100. Residues without atoms count as not modelled. Raises MemberError as `chains_of_atoms` does.
     """
-    return chains_of_atoms(task, {**values, "names": np.where(values["exists"], ATOM37, "")})
+    exists = values["exists"]
+    if exists.shape[1:] != (len(ATOM37),):
+        raise MemberError("bad_output", f"the engine's {exists.shape} atoms are not {len(ATOM37)} of each residue")
+    return chains_of_atoms(task, {**values, "names": np.where(exists, ATOM37, "")})
 
 
 def chains_of_atoms(task: FoldTask, values: Mapping[str, np.ndarray]) -> list[ModelChain]:

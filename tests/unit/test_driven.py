@@ -205,6 +205,16 @@ class TestAlphaFold2:
         with pytest.raises(MemberError, match="cannot be read: it has no ptm"):
             self.take_in(FoldTask(chains=(ChainInputs(sequence="AGW"),)), tmp_path, 3, ptm=None)
 
+    @pytest.mark.parametrize(("residues", "changed"), [(2, {}), (4, {}), (3, {"exists": np.ones((3, 36), dtype=bool)})])
+    def test_arrays_of_another_target_are_the_members_failure(
+        self, residues: int, changed: dict[str, Any], tmp_path: Path
+    ) -> None:
+        with pytest.raises(
+            MemberError, match=r"are not of the target's 3 residues|are not 37 of each residue"
+        ) as caught:
+            self.take_in(FoldTask(chains=(ChainInputs(sequence="AGW"),)), tmp_path, residues, **changed)
+        assert caught.value.kind == "bad_output"
+
 
 @pytest.mark.parametrize("name", [name for name, engine in ENGINES.items() if isinstance(engine, DrivenEngine)])
 def test_a_calibration_grows_with_the_length_and_names_its_source(name: str) -> None:
