@@ -21,7 +21,19 @@ from snakefold.config import load_config
 from snakefold.engines import ENGINES
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.driven import DrivenEngine
-from snakefold.engines.supervisor import Supervisor
+from snakefold.engines.supervisor import Finished, Supervisor
+
+
+class Rows(Ends):
+    """Prints a row for each target but the first."""
+
+    def done(self, member: str, finished: Finished) -> None:
+        """As Ends has it."""
+        super().done(member, finished)
+        number, _, residues = member.partition("-")
+        if number != "0":
+            gpu, machine = finished.gpu_memory_mb or 0, finished.memory_mb or 0
+            print(f"{residues} | {finished.seconds:.1f} | {gpu:.0f} | {machine:.0f}", flush=True)
 
 
 def main() -> None:
@@ -48,15 +60,10 @@ def main() -> None:
             msa = make_msa(folder / f"{number}.a3m", sequence, arguments.rows, draw) if engine.needs_msa else None
             task = FoldTask(chains=(ChainInputs(sequence=sequence, msa=msa),))
             tasks[f"{number}-{length}"] = task, folder / "members" / f"{number}-{length}"
-        ends = Ends(engine=engine, tasks=tasks, folder=folder / "results")
+        ends = Rows(engine=engine, tasks=tasks, folder=folder / "results")
+        print(f"{engine.name}, {json.dumps(parameters)}\nresidues | s | GPU MB | MB", flush=True)
         command = engine.command(arguments.weights, parameters, folder)
         Supervisor(command, tasks, ends=ends, scratch=folder, limit=engine.limit).run()
-    print(f"{engine.name}, {json.dumps(parameters)}\nresidues | s | GPU MB | MB", flush=True)
-    for name, finished in list(ends.finished.items())[1:]:
-        residues = name.partition("-")[2]
-        print(
-            f"{residues} | {finished.seconds:.1f} | {finished.gpu_memory_mb or 0:.0f} | {finished.memory_mb or 0:.0f}"
-        )
 
 
 if __name__ == "__main__":
