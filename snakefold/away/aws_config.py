@@ -135,12 +135,12 @@ def _content(outputs: Mapping[str, Any], source: str, recorded: Mapping[str, str
         elif pushed and name not in images:
             notes.append(
                 f"image {name}: was pushed to {pushed.partition('@')[0] or 'no registry'}, not to {repository}; push "
-                f"it there: `python -m containers.build {name} --push {repository}`"
+                f"it there: `make push-images ARGS={name}`"
             )
         elif name not in images:
             notes.append(
-                f"image {name}: nothing is recorded in containers/images.yaml; "
-                f"`python -m containers.build {name} --push {repository}`, then `make aws-config`"
+                f"image {name}: nothing is recorded in containers/images.yaml; if your runs need it, "
+                f"`make push-images ARGS={name}`, then `make aws-config`"
             )
     content["images"] = images
     # Terraform sorts keys by name; a reader begins with region and bucket.

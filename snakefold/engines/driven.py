@@ -46,12 +46,14 @@ def calibrations() -> Mapping[str, Calibration]:
 
 
 class DrivenEngine(ABC):
-    """An engine with a driver, `drivers/<name>.py`.
+    """An engine with a driver, `drivers/<program>.py`.
 
-    Its Python is that of `$SNAKEFOLD_PYTHON_<NAME>`, else the one that images hold; its weights come as a database.
+    Its Python is that of `$SNAKEFOLD_PYTHON_<PROGRAM>`, else the one that images hold; its weights come as a database.
     """
 
     name: str
+    program: str | None = None
+    """What driver and Python are called after, if not after the engine: engines of one package share them."""
     version: str
     packages: tuple[str, ...]
     licence: str
@@ -67,6 +69,11 @@ class DrivenEngine(ABC):
 
         Raises MemberError if that is no prediction.
         """
+
+    @property
+    def image(self) -> str:
+        """Its image's name in containers/images.yaml and in the fleet file."""
+        return self.program or self.name
 
     @property
     def calibration(self) -> Calibration:
@@ -101,7 +108,7 @@ class DrivenEngine(ABC):
 
     def python(self) -> str:
         """The Python that has the engine. Raises SnakefoldError if this machine has none."""
-        variable = f"SNAKEFOLD_PYTHON_{self.name.upper()}"
+        variable = f"SNAKEFOLD_PYTHON_{(self.program or self.name).upper()}"
         named = os.environ.get(variable)
         if named:
             if not os.access(named, os.X_OK):
@@ -123,7 +130,7 @@ class DrivenEngine(ABC):
 
     def command(self, weights: Path | None, parameters: Mapping[str, Any], cache: Path) -> DriverCommand:
         """How to start the driver."""
-        driver = files("snakefold.engines.drivers").joinpath(f"{self.name}.py")
+        driver = files("snakefold.engines.drivers").joinpath(f"{self.program or self.name}.py")
         return DriverCommand(
             command=[self.python(), str(driver)],
             settings={
