@@ -35,10 +35,16 @@ test-podman: .venv/dev  ## the worker image and jobs in containers (podman, mmde
 	$(BIN)/pytest -m podman $(ARGS)
 
 # One environment for each engine that has its packages pinned in envs/engines; `make test-engines ENGINES=esmfold` takes one.
+# Engines of containers/sources.yaml take part where SNAKEFOLD_SOURCE_<ENGINE> names a folder or a tar archive with their source.
 ENGINE_PYTHON ?= $(shell for python in python3.11 python3.12 python3; do command -v $$python && break; done)
-ENGINES ?= $(basename $(notdir $(wildcard envs/engines/*.txt)))
+upper = $(shell echo $(1) | tr a-z A-Z)
+SOURCED := $(shell sed -n 's/^\([a-z0-9]*\):$$/\1/p' containers/sources.yaml)
+WITHOUT_SOURCE := $(foreach engine,$(SOURCED),$(if $(SNAKEFOLD_SOURCE_$(call upper,$(engine))),,$(engine)))
+ENGINES ?= $(filter-out $(WITHOUT_SOURCE),$(basename $(notdir $(wildcard envs/engines/*.txt))))
 test-engines: .venv/dev $(ENGINES:%=.engines/%/ready)  ## engines with their real code and small random weights, on a CPU
-	env $(foreach engine,$(ENGINES),SNAKEFOLD_PYTHON_$(shell echo $(engine) | tr a-z A-Z)=$(CURDIR)/.engines/$(engine)/bin/python) \
+	@$(foreach engine,$(if $(filter file,$(origin ENGINES)),$(WITHOUT_SOURCE)),echo "left out: $(engine), which is on no package index;" \
+		"name its source in SNAKEFOLD_SOURCE_$(call upper,$(engine)) (docs/engines.md)";)
+	env $(foreach engine,$(ENGINES),SNAKEFOLD_PYTHON_$(call upper,$(engine))=$(CURDIR)/.engines/$(engine)/bin/python) \
 		$(BIN)/pytest tests/engines $(ARGS)
 
 image: .venv/run  ## build the worker image (ARGS="--help" tells the options)
@@ -92,9 +98,12 @@ clean:  ## remove results, work, store and databases of runs in this folder (not
 	@test -n "$(PYTHON)" || { echo "snakefold needs Python 3.11, 3.12 or 3.13 on PATH (or PYTHON=/path/to/python)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.engines/%/ready: envs/engines/%.txt
+.engines/%/ready: envs/engines/%.txt | .venv/run
+	$(if $(filter $*,$(WITHOUT_SOURCE)),@echo "name the source of $* in SNAKEFOLD_SOURCE_$(call upper,$*) (docs/engines.md)"; exit 1)
 	$(ENGINE_PYTHON) -m venv .engines/$*
 	.engines/$*/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(if $(filter $*,$(SOURCED)),wheel=$$($(BIN)/python -m containers.source $* "$(SNAKEFOLD_SOURCE_$(call upper,$*))" --to .engines/$*) && \
+		.engines/$*/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$$wheel")
 	@touch $@
 
 .venv/run: envs/requirements.lock | .venv/bin/python

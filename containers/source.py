@@ -85,7 +85,9 @@ def make_wheel(source: Source, given: Path, folder: Path) -> Path:
         f"Metadata-Version: 2.1\nName: {source.distribution}\nVersion: {source.version}\n"
         f"Summary: {source.repository} at commit {source.commit}\n"
     ).encode()
-    files[f"{information}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: snakefold\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{information}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: snakefold\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
     files[f"{information}/RECORD"] = _record(files, f"{information}/RECORD")
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / f"{source.distribution}-{source.version}-py3-none-any.whl"
@@ -117,7 +119,8 @@ def _unpacked(archive: Path, folder: Path) -> Path:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
     except (OSError, tarfile.TarError) as error:
-        raise ContainerError(f"{archive}: cannot be read as a folder or a tar archive: {error}") from error
+        first = str(error).splitlines()[0]
+        raise ContainerError(f"{archive}: cannot be read as a folder or a tar archive: {first}") from error
     entries = list(folder.iterdir())
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
 

@@ -129,6 +129,36 @@ class EsmFold(Section):
     )
 
 
+class OmegaFold(Section):
+    """Parameters of the engine `omegafold`. The defaults are those of OmegaFold's own command line, but for memory."""
+
+    model: Literal[1, 2] = Field(default=1, description="Which of the two published models.")
+    cycles: int = Field(default=10, ge=1, le=100, description="Passes; the structure of the surest one is kept.")
+    subbatch_size: int | None = Field(
+        default=128,
+        ge=1,
+        description="Rows that attention works on at a time: less takes less memory and more time; null takes all.",
+    )
+    precision: Literal["fp32", "tf32"] = Field(default="tf32", description="Of matrix products.")
+
+
+class RoseTTAFold(Section):
+    """Parameters of the engine `rosettafold`. The defaults are those of RoseTTAFold2's own command line."""
+
+    recycles: int = Field(default=3, ge=0, le=100, description="Passes after the first; the surest one is kept.")
+    seeds: int = Field(default=1, ge=1, le=100, description="Predictions, from the target's seed on; the best is kept.")
+    max_msa: int = Field(default=256, ge=1, description="Rows of the MSA that go through the main blocks, by chance.")
+    max_extra_msa: int = Field(default=2048, ge=1, description="Rows of each MSA that are used at all, by chance.")
+    pair: bool = Field(
+        default=False, description="Put rows of one species (TaxID= in their names) of different chains side by side."
+    )
+    neighbours: int = Field(
+        default=1536,
+        ge=-1,
+        description="Nearest residues that each residue's structure update looks at; -1 takes all.",
+    )
+
+
 class Boltz(Section):
     """Parameters of the engine `boltz`. The defaults are those of Boltz's own command line."""
 
@@ -255,6 +285,8 @@ class Config(Section):
     templates: Templates = Templates()
     template: Template = Template()
     esmfold: EsmFold = EsmFold()
+    omegafold: OmegaFold = OmegaFold()
+    rosettafold: RoseTTAFold = RoseTTAFold()
     boltz: Boltz = Boltz()
     alphafold2: AlphaFold2 = AlphaFold2()
     relax: Relax = Relax()

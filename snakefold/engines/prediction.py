@@ -1,5 +1,6 @@
 """What every neural engine gives, in the common form of docs/architecture.md ("fold")."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def read_arrays(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as content:
             values = {name: content[name] for name in content.files}
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
         raise MemberError("bad_output", f"the engine's {path.name} cannot be read: {error}") from None
     if missing := [name for name in needed if name not in values]:
         raise MemberError("bad_output", f"the engine's {path.name} cannot be read: it has no {', '.join(missing)}")
@@ -36,26 +37,40 @@ def chains_of_atom37(task: FoldTask, values: Mapping[str, np.ndarray]) -> list[M
     """The model's chains, from arrays over all residues of the target.
 
     `positions` (residues, 37, 3) in angstrom and `exists` (residues, 37) are in the order of ATOM37, `plddt`
-    (residues) is 0-100. Residues without atoms count as not modelled.
+    (residues) is 0-100. Residues without atoms count as not modelled. Raises MemberError as `chains_of_atoms` does.
     """
-    chains = []
-    start = 0
-    for chain in task.chains:
-        end = start + len(chain.sequence)
-        chains.append(
-            _chain(chain.sequence, {name: values[name][start:end] for name in ("positions", "exists", "plddt")})
+    return chains_of_atoms(task, {**values, "names": np.where(values["exists"], ATOM37, "")})
+
+
+def chains_of_atoms(task: FoldTask, values: Mapping[str, np.ndarray]) -> list[ModelChain]:
+    """The same of atoms that bear their names: `names` (residues, atoms), empty where there is no atom.
+
+    `positions` are (residues, atoms, 3). Raises MemberError ("bad_output") if the arrays are of another target.
+    """
+    lengths = [len(chain.sequence) for chain in task.chains]
+    residues = sum(lengths)
+    positions, names, plddt = (values[name] for name in ("positions", "names", "plddt"))
+    if plddt.shape != (residues,) or names.shape[:1] != plddt.shape or positions.shape != (*names.shape, 3):
+        raise MemberError(
+            "bad_output",
+            f"the engine's positions {positions.shape}, names {names.shape} and pLDDT {plddt.shape} are not of the "
+            f"target's {residues} residues",
         )
-        start = end
-    return chains
+    if unknown := sorted(set(names.ravel().tolist()) - {*ATOM37, ""}):
+        raise MemberError("bad_output", f"the engine's atoms have a name that no amino acid has: {unknown[0]}")
+    ends = np.cumsum(lengths).tolist()
+    return [
+        _chain(chain.sequence, positions[end - length : end], names[end - length : end], plddt[end - length : end])
+        for chain, length, end in zip(task.chains, lengths, ends, strict=True)
+    ]
 
 
-def _chain(sequence: str, values: Mapping[str, np.ndarray]) -> ModelChain:
+def _chain(sequence: str, positions: np.ndarray, names: np.ndarray, plddt: np.ndarray) -> ModelChain:
     atoms: dict[int, dict[str, np.ndarray]] = {}
-    for index in np.flatnonzero(values["exists"].any(axis=1)).tolist():
-        exists, positions = values["exists"][index], values["positions"][index].astype(float)
-        atoms[index] = {name: positions[place] for place, name in enumerate(ATOM37) if exists[place]}
-    confidence = [round(float(value), 2) for value in values["plddt"]]
-    return ModelChain(sequence=sequence, atoms=atoms, confidence=confidence)
+    for index in np.flatnonzero((names != "").any(axis=1)).tolist():
+        places = np.flatnonzero(names[index] != "").tolist()
+        atoms[index] = {str(names[index][place]): positions[index][place].astype(float) for place in places}
+    return ModelChain(sequence=sequence, atoms=atoms, confidence=[round(float(value), 2) for value in plddt])
 
 
 def write_prediction(

@@ -1,0 +1,276 @@
+"""RoseTTAFold2's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
+
+import json
+import os
+import random
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gemmi
+import numpy as np
+import pytest
+import yaml
+
+from snakefold.engines.base import ChainInputs, FoldTask
+from snakefold.engines.rosettafold import RoseTTAFold
+from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
+from snakefold.files import read_json
+from tests.conftest import Clone, clone_into
+
+ONE = "MKTAYIAHQRQISFV"
+OTHER = "GSHMRYFYTSX"
+TARGETS = {"one": [ONE], "again": [ONE], "tails": [ONE], "trimer": [ONE, OTHER, ONE]}
+PARAMETERS = {"recycles": 2, "seeds": 1, "max_msa": 4, "max_extra_msa": 12, "pair": False, "neighbours": 1536}
+# More than may be used.
+ROWS = 30
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    maker = Path(__file__).with_name("tiny_rosettafold.py")
+    subprocess.run([os.environ["SNAKEFOLD_PYTHON_ROSETTAFOLD"], str(maker), str(folder)], check=True)
+    return folder / "weights"
+
+
+@pytest.fixture(scope="module")
+def msas(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Relatives of both chains, with gaps and inserts."""
+    draw = random.Random(0)
+    paths = {}
+    for sequence, number in ((ONE, ROWS), (OTHER, 2)):
+        paths[sequence] = tmp_path_factory.mktemp("msa") / "msa.a3m"
+        rows = ["".join(draw.choice((letter, letter, "-", "Aal", "K")) for letter in sequence) for _ in range(number)]
+        # At an insertion behind the last residue RoseTTAFold2's parser fails.
+        rows = [row.rstrip("al") for row in rows]
+        paths[sequence].write_text("".join(f">{number}\n{row}\n" for number, row in enumerate([sequence, *rows])))
+    return paths
+
+
+def with_tails(msa: Path, folder: Path) -> Path:
+    """The same MSA with insertions behind the last residue, and rows in two lines."""
+    records = msa.read_text().split(">")[1:]
+    path = folder / "tails.a3m"
+    path.write_text(">" + ">".join([records[0], *(f"{each[:-5]}\n{each[-5:-1]}ggk\n" for each in records[1:])]))
+    return path
+
+
+class Taken:
+    """Takes in what the driver made, and keeps its arrays."""
+
+    def __init__(self, folder: Path, tasks: Mapping[str, FoldTask]) -> None:
+        self.folder, self.tasks = folder, tasks
+        self.found: dict[str, dict[str, np.ndarray]] = {}
+        self.failures: dict[str, str] = {}
+
+    def done(self, member: str, finished: Finished) -> None:
+        made, taken = self.folder / "made" / member, self.folder / "taken" / member
+        assert [path.name for path in made.iterdir()] == ["prediction.npz"]
+        with np.load(made / "prediction.npz") as content:
+            self.found[member] = dict(content)
+        taken.mkdir(parents=True)
+        RoseTTAFold().take_in(self.tasks[member], made, taken)
+
+    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
+        self.failures[member] = kind
+
+    def notes(self, member: str) -> list[str]:
+        return read_json(self.folder / "taken" / member / "prediction.json")["notes"]
+
+
+def predict(
+    weights: Path,
+    msas: Mapping[str, Path],
+    folder: Path,
+    names: list[str],
+    *,
+    driver: Path | None = None,
+    **changed: Any,
+) -> Taken:
+    folder.mkdir(exist_ok=True)
+    tasks = {}
+    for name in names:
+        given = {ONE: with_tails(msas[ONE], folder)} if name == "tails" else msas
+        chains = tuple(ChainInputs(sequence=chain, msa=given.get(chain)) for chain in TARGETS[name])
+        tasks[name] = FoldTask(chains=chains, seed=SEED)
+    ends = Taken(folder, tasks)
+    command = RoseTTAFold().command(weights, PARAMETERS | changed, folder)
+    if driver is not None:
+        command = DriverCommand(command=[command.command[0], str(driver)], settings=command.settings)
+    members = {name: (task, folder / "made" / name) for name, task in tasks.items()}
+    Supervisor(command, members, ends=ends, scratch=folder, limit=RoseTTAFold().limit).run()
+    return ends
+
+
+@pytest.fixture(scope="module")
+def ours(weights: Path, msas: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Taken:
+    return predict(weights, msas, tmp_path_factory.mktemp("ours"), list(TARGETS))
+
+
+# predict.py as its authors wrote it, but for numbers of 16 bits and the measuring of a GPU's memory, which a CPU lacks.
+STOCK = """
+import contextlib, json, sys
+import torch
+torch.cuda.nvtx.range = lambda *_: contextlib.nullcontext()
+torch.Tensor.half = torch.Tensor.float
+torch.nn.Module.half = lambda self: self
+torch.cuda.reset_peak_memory_stats = lambda: None
+torch.cuda.max_memory_allocated = lambda: 0
+read = torch.load
+torch.load = lambda path, **options: read(path, weights_only=False, **options)
+import numpy as np, predict
+weights, folder, targets = sys.argv[1:]
+predict.MODEL_PARAM.update(json.load(open(f"{weights}/config.json")))
+predictor = predict.Predictor(f"{weights}/RF2_jan24.pt", torch.device("cpu"))
+for name, paths in json.loads(targets).items():
+    np.random.seed(7)
+    torch.manual_seed(7)
+    predictor.predict(paths, f"{folder}/{name}", n_recycles=2, topk=1536, nseqs=4, nseqs_full=12)
+"""
+
+
+def test_it_is_what_the_authors_predict_py_gives(
+    ours: Taken, weights: Path, msas: Mapping[str, Path], tmp_path: Path
+) -> None:
+    targets = {name: [str(msas[chain]) for chain in TARGETS[name]] for name in ("one", "trimer")}
+    python = os.environ["SNAKEFOLD_PYTHON_ROSETTAFOLD"]
+    environment = {**os.environ, "DGLBACKEND": "pytorch", "DGLDEFAULTDIR": str(tmp_path / "dgl")}
+    arguments = [python, "-c", STOCK, str(weights), str(tmp_path), json.dumps(targets)]
+    subprocess.run(arguments, check=True, env=environment)
+    for name in targets:
+        found = ours.found[name]
+        with np.load(tmp_path / f"{name}_00.npz") as content:
+            # It writes them in 16 bits.
+            np.testing.assert_allclose(found["plddt"], content["lddt"] * 100.0, atol=0.06)
+            np.testing.assert_allclose(found["pae"], content["pae"], atol=0.02)
+        model = gemmi.read_structure(str(tmp_path / f"{name}_00_pred.pdb"))[0]
+        residues = [residue for chain in model for residue in chain]
+        assert len(model) == len(TARGETS[name]) and len(residues) == len(found["plddt"])
+        for place, residue in enumerate(residues):
+            atoms = {atom.name: atom.pos.tolist() for atom in residue if not atom.is_hydrogen()}
+            names = [each for each in found["names"][place] if each]
+            assert names == list(atoms)
+            np.testing.assert_allclose(found["positions"][place][: len(names)], list(atoms.values()), atol=0.005)
+        assert found["positions"].std() > 1 and np.ptp(found["plddt"]) > 1 and np.ptp(found["pae"]) > 1
+
+
+def test_a_seed_gives_the_same_whatever_came_before_and_the_best_seed_is_kept(
+    ours: Taken, weights: Path, msas: Mapping[str, Path], tmp_path: Path
+) -> None:
+    for name, values in ours.found["one"].items():
+        np.testing.assert_array_equal(values, ours.found["again"][name])
+        np.testing.assert_array_equal(values, ours.found["tails"][name])
+    assert ours.notes("one") == []
+    several = predict(weights, msas, tmp_path, ["one"], seeds=3, recycles=0)
+    best = several.found["one"]
+    assert best["candidates"] == 3 and SEED <= best["seed"] < SEED + 3
+    assert several.notes("one") == [f"Seed {best['seed']}, the best of 3 predictions."]
+
+
+def test_a_chain_without_an_msa_goes_in_with_its_sequence(weights: Path, tmp_path: Path) -> None:
+    found = predict(weights, {}, tmp_path, ["trimer"], recycles=0).found["trimer"]
+    assert found["positions"].shape == (2 * len(ONE) + len(OTHER), 14, 3)
+
+
+# A driver whose network has no memory for more rows than `rows`.
+SHORT_OF_MEMORY = """
+import importlib.util, sys
+sys.path.insert(0, {folder!r})
+specification = importlib.util.spec_from_file_location("rosettafold_driver", {driver!r})
+driver = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(driver)
+class Short(driver.RoseTTAFold):
+    def load(self, settings):
+        super().load(settings)
+        stock = self.model.forward
+        def forward(seeds, extra, sequence, **options):
+            if extra.shape[1] > {rows} or not options["low_vram"]:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+            return stock(seeds, extra, sequence, **options)
+        self.model.forward = forward
+driver.serve(Short())
+"""
+
+
+@pytest.mark.parametrize(("rows", "note"), [(12, None), (3, "at most 1 and 3 further rows"), (0, "out_of_memory")])
+def test_want_of_memory_is_answered_with_smaller_pieces_and_then_fewer_rows(
+    rows: int, note: str | None, weights: Path, msas: Mapping[str, Path], tmp_path: Path, ours: Taken
+) -> None:
+    driver = Path(RoseTTAFold().command(weights, PARAMETERS, tmp_path).command[1])
+    (tmp_path / "short.py").write_text(SHORT_OF_MEMORY.format(folder=str(driver.parent), driver=str(driver), rows=rows))
+    ends = predict(weights, msas, tmp_path, ["one"], driver=tmp_path / "short.py")
+    if rows == 0:
+        assert ends.failures == {"one": note}
+    elif note is None:
+        assert ends.notes("one") == []
+        np.testing.assert_allclose(ends.found["one"]["positions"], ours.found["one"]["positions"], atol=1e-2)
+    else:
+        assert note in ends.notes("one")[0]
+
+
+def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
+    clone = clone_into(tmp_path / "clone")
+    clone = Clone(clone.folder, {"SNAKEFOLD_PYTHON_ROSETTAFOLD": os.environ["SNAKEFOLD_PYTHON_ROSETTAFOLD"]})
+    registry = clone.folder / "config/databases.yaml"
+    content = yaml.safe_load(registry.read_text())
+    content["databases"]["rosettafold2_jan24"]["files"] = [
+        {"path": f"weights/{path.name}", "urls": [path.as_uri()]} for path in sorted(weights.iterdir())
+    ]
+    registry.write_text(yaml.safe_dump(content))
+    rows = [f"{name}\t{':'.join(TARGETS[name])}" for name in ("one", "trimer")]
+    (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence", *rows, ""]))
+    arguments = ["--config", "samples=sheet.tsv", "engines=rosettafold", "rosettafold={recycles: 0}"]
+    assert "2 done, 0 skipped, 0 failed" in clone.run(*arguments)
+    for name in ("one", "trimer"):
+        folder = clone.folder / "results" / name / "rosettafold"
+        scores = json.loads((folder / "scores.json").read_text())
+        assert scores["confidence"]["kind"] == "pLDDT"
+        assert scores["ptm"] is None
+        assert len(scores["chains"]) == len(TARGETS[name])
+        assert "rosettafold2_jan24" in {database["name"] for database in scores["databases"]}
+        assert scores["software"]["rosettafold2"].startswith("0+g278f4eaad5d8")
+        assert (folder / "pae.json").exists()
+    assert "Nothing to be done" in clone.run(*arguments)
+
+
+PAIRED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import rosettafold
+chains = json.loads(sys.argv[2])
+print(json.dumps(rosettafold._paired([rosettafold._rows(chain) for chain in chains])))
+"""
+
+
+def test_rows_of_one_species_are_paired_by_the_authors_recipe(
+    weights: Path, ours: Taken, msas: Mapping[str, Path], tmp_path: Path
+) -> None:
+    first = [("a TaxID=1 RepID=x", "MKTAY-AHQRQISFA"), ("b n=2 TaxID=1", "MKTAYIAHQRQISFAgg"), ("c TaxID=2", "M" * 15)]
+    second = [("d", "GSHMRYFYTSG"), ("e TaxID=3", "GSHMaRYFYTSA"), ("f TaxID=1", "GSH--YFYTSA")]
+    chains = []
+    paired = {}
+    for sequence, rows in ((ONE, first), (OTHER, second)):
+        paired[sequence] = tmp_path / f"{len(sequence)}.a3m"
+        paired[sequence].write_text(f">q\n{sequence}\n" + "".join(f">{name}\n{row}\n" for name, row in rows))
+        chains.append({"sequence": sequence, "msa": str(paired[sequence])})
+    command = RoseTTAFold().command(weights, PARAMETERS, tmp_path).command
+    arguments = [command[0], "-c", PAIRED, str(Path(command[1]).parent), json.dumps(chains)]
+    (text,) = json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+    assert text.splitlines() == [
+        ">query",
+        f"{ONE}/{OTHER}",
+        ">1",
+        "MKTAYIAHQRQISFA/GSH--YFYTSA",
+        ">2",
+        f"{'M' * 15}/{'-' * 11}",
+        ">3",
+        f"{'-' * 15}/GSHMaRYFYTSA",
+    ]
+    # Nothing there to pair: as without.
+    alone = predict(weights, msas, tmp_path / "alone", ["trimer"], pair=True)
+    np.testing.assert_array_equal(alone.found["trimer"]["positions"], ours.found["trimer"]["positions"])
+    both = predict(weights, paired, tmp_path / "both", ["trimer"], pair=True)
+    assert both.found["trimer"]["positions"].shape == (41, 14, 3)
