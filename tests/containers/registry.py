@@ -26,17 +26,21 @@ class Registry(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Registry
 
-    def log_message(self, *args: object) -> None:
+    @property
+    def registry(self) -> Registry:
+        assert isinstance(self.server, Registry)
+        return self.server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
         """Say nothing."""
 
     def do_GET(self) -> None:
         path = urlparse(self.path).path
         if found := re.fullmatch(r"/v2/(.+)/blobs/(sha256:\w+)", path):
-            self._answer(200 if found[2] in self.server.blobs else 404)
+            self._answer(200 if found[2] in self.registry.blobs else 404)
         elif found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", path):
-            self._answer(200 if f"{found[1]}:{found[2]}" in self.server.manifests else 404)
+            self._answer(200 if f"{found[1]}:{found[2]}" in self.registry.manifests else 404)
         else:
             self._answer(200)
 
@@ -45,26 +49,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._body()
-        name = f"{urlparse(self.path).path}{len(self.server.uploads)}"
-        self.server.uploads[name] = b""
+        name = f"{urlparse(self.path).path}{len(self.registry.uploads)}"
+        self.registry.uploads[name] = b""
         self._answer(202, Location=name)
 
     def do_PATCH(self) -> None:
         name = urlparse(self.path).path
-        self.server.uploads[name] += self._body()
-        self._answer(202, Location=name, Range=f"0-{len(self.server.uploads[name]) - 1}")
+        self.registry.uploads[name] += self._body()
+        self._answer(202, Location=name, Range=f"0-{len(self.registry.uploads[name]) - 1}")
 
     def do_PUT(self) -> None:
         asked = urlparse(self.path)
         body = self._body()
         if found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", asked.path):
-            self.server.manifests[f"{found[1]}:{found[2]}"] = body
+            self.registry.manifests[f"{found[1]}:{found[2]}"] = body
             digest = digest_of(body)
         else:
             digest = parse_qs(asked.query)["digest"][0]
-            content = self.server.uploads[asked.path] + body
+            content = self.registry.uploads[asked.path] + body
             assert digest_of(content) == digest
-            self.server.blobs[digest] = content
+            self.registry.blobs[digest] = content
         self._answer(201, **{"Docker-Content-Digest": digest})
 
     def _body(self) -> bytes:
