@@ -15,7 +15,7 @@ LINK_PLUGINS = for plugin in snakemake_executor_plugin_aws_batch_fleet snakemake
 	ln -sfn "$(CURDIR)/$$plugin" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/$$plugin"; done
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-podman test-engines image aws-config lint format bench lock schema data system-deps clean
+.PHONY: help run test test-fast test-podman test-engines image images push-images aws-config lint format bench lock schema data system-deps clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ test-engines: .venv/dev $(ENGINES:%=.engines/%/ready)  ## engines with their rea
 image: .venv/run  ## build the worker image (ARGS="--help" tells the options)
 	$(BIN)/python -m containers.build worker $(ARGS)
 
+images: .venv/run  ## build all images, or those named (ARGS="esmfold boltz")
+	$(BIN)/python -m containers.build $(ARGS)
+
+push-images: .venv/run  ## push all images, or those named, to the repositories that Terraform made; then: make aws-config
+	$(BIN)/python -m containers.build --push $(ARGS)
+
 aws-config: .venv/run  ## write profiles/aws-batch/fleet.yaml from Terraform's outputs (ARGS="--help" tells the options)
 	@$(BIN)/python -m snakefold aws-config $(ARGS)
 
@@ -73,6 +79,11 @@ lock: .venv/dev  ## pin the dependencies of pyproject.toml anew, with hashes (ne
 		--no-header pyproject.toml -o envs/requirements.lock
 	uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header pyproject.toml --extra dev -c envs/requirements.lock -o envs/requirements-dev.lock
+	@# The images' environments: CUDA's packages too, for the images' system and Python, which a lock of several systems could not name.
+	cd envs/engines && for engine in $(basename $(notdir $(wildcard envs/engines/*.txt))); do \
+		wanted=$$(ls $$engine.in 2>/dev/null || echo $$engine.txt); \
+		uv pip compile -q --python-platform x86_64-manylinux_2_36 --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-header $$wanted -o $$engine.lock || exit 1; done
 
 schema: .venv/run  ## write config/schema from the config models
 	$(BIN)/python -m snakefold schema config/schema/config.schema.json

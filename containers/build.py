@@ -1,14 +1,22 @@
-"""Builds an image of containers/images.yaml: `python -m containers.build worker`. Prints its reference and its id."""
+"""Builds images of containers/images.yaml and pushes them. Prints a line for each: its reference and its id.
+
+`python -m containers.build worker esmfold` builds those two, `python -m containers.build` all.
+"""
 
 import argparse
 import subprocess
 import sys
+import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from containers.base import base_from_packages
 from containers.engine import ENGINES, Engine, build_command, find_engine
-from containers.images import ROOT, ContainerError, Image, content_tag, image_named, read_images, record
+from containers.images import ROOT, ContainerError, Image, content_tag, image_named, read_images
+from containers.push import pin_base, push, repositories
+from containers.source import make_wheel, read_sources
 from containers.wheels import download
 
 REPOSITORY = "localhost/snakefold"
@@ -21,15 +29,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         images = read_images()
-        image = image_named(options.image, images)
+        names = [name for name in options.images if image_named(name, images)] or list(images)
+        sources = sources_of(options.source, images)
         engine = find_engine(CACHE, options.engine)
         if options.pin_base:
-            pin_base(options.image, image, engine)
+            pin_bases(names, images, engine)
             return 0
-        reference = build(options.image, image, engine, options)
-        if options.push:
-            reference = push(options.image, image, engine, reference, options.push)
-        print(f"{reference} {engine.image_id(reference) or ''}".strip(), flush=True)
+        builder = Builder(engine=engine, images=images, options=options, sources=sources)
+        wanted = list(chosen(names, builder, all_of_them=not options.images))
+        # Before hours of building, not after.
+        targets = repositories(wanted, images, options.to, options.terraform) if options.push else {}
+        for name in wanted:
+            reference = builder.build(name)
+            if options.push:
+                reference = push(name, images[name], engine, reference, targets[name])
+            print(f"{reference} {engine.image_id(reference) or ''}".strip(), flush=True)
     except ContainerError as error:
         print(error, file=sys.stderr)
         return 1
@@ -39,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """What the command line takes."""
     result = argparse.ArgumentParser(prog="python -m containers.build", description=__doc__)
-    result.add_argument("image", help="a name in containers/images.yaml")
+    result.add_argument("images", nargs="*", metavar="IMAGE", help="names in containers/images.yaml (default: all)")
     result.add_argument("--engine", choices=ENGINES, help="what builds; by default the first that is found")
     base = result.add_mutually_exclusive_group()
-    base.add_argument("--base", metavar="REFERENCE", help="start from this image instead of the listed one")
+    base.add_argument("--base", metavar="REFERENCE", help="start from this image instead of the registry's")
     base.add_argument(
         "--base-from-packages",
         action="store_true",
@@ -53,38 +67,122 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="download Python packages with this machine's pip and its settings, not in the build",
     )
+    result.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="IMAGE=PATH",
+        help="the source (folder or tar archive) of an image whose engine is on no package index",
+    )
     result.add_argument("--rebuild", action="store_true", help="build all of it afresh, with Debian's updates of today")
-    result.add_argument("--push", metavar="REPOSITORY", help="push it there and note its digest in images.yaml")
+    result.add_argument(
+        "--push", action="store_true", help="push them to the repositories that Terraform made; notes their digests"
+    )
+    result.add_argument("--to", metavar="PREFIX", help="push to PREFIX/IMAGE instead")
+    result.add_argument(
+        "--terraform",
+        type=Path,
+        default=Path("infra/terraform"),
+        metavar="FOLDER",
+        help="the root module whose output `repositories` says where to push (default: infra/terraform)",
+    )
     result.add_argument(
         "--pin-base", action="store_true", help="only ask the registry for the base's digest and note it in images.yaml"
     )
     return result
 
 
-def build(name: str, image: Image, engine: Engine, options: argparse.Namespace) -> str:
-    """Build the image unless it is there already; returns its reference, whose tag is a digest of what went in."""
-    base = options.base or image.pinned_base
-    if options.base_from_packages:
-        base = base_from_packages(engine, afresh=options.rebuild)
-    tag = content_tag(image, engine.image_id(base) or base)
-    reference = f"{REPOSITORY}/{name}:{tag}"
-    latest = f"{REPOSITORY}/{name}:latest"
-    if engine.image_id(reference) and not options.rebuild:
-        engine.run("tag", reference, latest)
+@dataclass(kw_only=True)
+class Builder:
+    """Builds images, each after the one that it starts from, and none twice."""
+
+    engine: Engine
+    images: Mapping[str, Image]
+    options: argparse.Namespace
+    sources: Mapping[str, Path]
+    built: dict[str, str] = field(default_factory=dict)
+
+    def build(self, name: str) -> str:
+        """Build an image unless it is there already; returns its reference, whose tag is a digest of what went in."""
+        if name not in self.built:
+            self.built[name] = self._build(name, self.images[name])
+        return self.built[name]
+
+    def lacks_source(self, name: str) -> bool:
+        """Whether an image needs a source that was not given."""
+        return self.images[name].source is not None and name not in self.sources
+
+    def _build(self, name: str, image: Image) -> str:
+        if image.base in self.images:
+            base = self.build(image.base)
+            pinned = base.removeprefix(f"{REPOSITORY}/")
+        else:
+            base = self._base(image)
+            pinned = self.engine.image_id(base) or base
+        source = read_sources()[image.source].model_dump_json() if image.source else ""
+        tag = content_tag(image, pinned, source=source)
+        reference, latest = f"{REPOSITORY}/{name}:{tag}", f"{REPOSITORY}/{name}:latest"
+        if self.engine.image_id(reference) and not self.options.rebuild:
+            self.engine.run("tag", reference, latest)
+            return reference
+        with tempfile.TemporaryDirectory(prefix="snakefold-source-") as scratch:
+            command = build_command(
+                self.engine.name,
+                dockerfile=image.dockerfile,
+                context=ROOT,
+                tags=[reference, latest],
+                base=base,
+                labels=labels(tag),
+                arguments=image.arguments,
+                contexts=self._contexts(name, image, Path(scratch)),
+                afresh=self.options.rebuild,
+            )
+            self.engine.run(*command, show=True)
         return reference
-    locks = [ROOT / path for path in image.inputs if path.endswith(".lock")]
-    command = build_command(
-        engine.name,
-        dockerfile=image.dockerfile,
-        context=ROOT,
-        tags=[reference, latest],
-        base=base,
-        labels=labels(tag),
-        wheels=download(locks, CACHE / "wheels") if options.host_packages else None,
-        afresh=options.rebuild,
-    )
-    engine.run(*command, show=True)
-    return reference
+
+    def _contexts(self, name: str, image: Image, scratch: Path) -> dict[str, Path]:
+        """The folders that stand in for stages of the Dockerfile."""
+        contexts = {}
+        if self.options.host_packages:
+            locks = [ROOT / path for path in image.locks]
+            contexts["wheels"] = download(locks, CACHE / "wheels" / name)
+        if image.source is not None:
+            make_wheel(read_sources()[image.source], self.sources[name], scratch)
+            contexts["source"] = scratch
+        return contexts
+
+    def _base(self, image: Image) -> str:
+        if self.options.base_from_packages:
+            return base_from_packages(self.engine, afresh=self.options.rebuild)
+        return self.options.base or image.pinned_base
+
+
+def sources_of(given: Sequence[str], images: Mapping[str, Image]) -> dict[str, Path]:
+    """Where the sources of images are, by the command line's IMAGE=PATH. Raises ContainerError if it is wrong."""
+    result = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        if not equals or image_named(name, images).source is None:
+            needing = ", ".join(name for name, image in images.items() if image.source) or "none"
+            raise ContainerError(f"--source {each}: write IMAGE=PATH, for an image that needs a source ({needing})")
+        if not Path(path).exists():
+            raise ContainerError(f"--source {each}: {path} is not there")
+        result[name] = Path(path)
+    return result
+
+
+def chosen(names: Sequence[str], builder: Builder, *, all_of_them: bool) -> Iterator[str]:
+    """The images to build. One that was not named, and whose source is not given, is left out, and that is said."""
+    for name in names:
+        if not builder.lacks_source(name):
+            yield name
+            continue
+        source = read_sources()[str(builder.images[name].source)]
+        commit = f"{source.repository} at {source.commit[:12]}"
+        what = f"{name}: needs the source of {commit}: --source {name}=FOLDER-OR-ARCHIVE"
+        if not all_of_them:
+            raise ContainerError(what)
+        print(f"left out: {what}", file=sys.stderr)
 
 
 def labels(tag: str) -> Mapping[str, str]:
@@ -100,40 +198,11 @@ def labels(tag: str) -> Mapping[str, str]:
     }
 
 
-def push(name: str, image: Image, engine: Engine, reference: str, repository: str) -> str:
-    """Push an image and note where it is; returns the reference by digest, the form that jobs use."""
-    if engine.name == "buildah":
-        raise ContainerError("buildah does not tell the digest of what it pushed; use podman or docker")
-    if image.base_digest is None:
-        raise ContainerError(f"{name}: its base is not pinned; first: python -m containers.build {name} --pin-base")
-    target = f"{repository}:{reference.rpartition(':')[2]}"
-    engine.run("tag", reference, target)
-    engine.run("push", target, show=True)
-    digest = digest_of(engine, target)
-    record(name, {"reference": repository, "digest": digest})
-    return f"{repository}@{digest}"
-
-
-def pin_base(name: str, image: Image, engine: Engine) -> None:
-    """Ask the registry for the base and note its digest."""
-    engine.run("pull", image.base, show=True)
-    digest = digest_of(engine, image.base)
-    record(name, {"base_digest": digest})
-    print(f"{image.base}@{digest}")
-
-
-def digest_of(engine: Engine, reference: str) -> str:
-    """The digest under which a registry knows an image that was pulled or pushed."""
-    if engine.name == "buildah":
-        raise ContainerError("buildah does not tell the digests of a registry; use podman or docker")
-    listed = engine.run("image", "inspect", "--format", "{{range .RepoDigests}}{{println .}}{{end}}", reference)
-    wanted = reference.rpartition(":")[0]
-    for line in listed.splitlines():
-        repository, _, digest = line.strip().partition("@")
-        # docker and podman write the same repository with and without the registry's host.
-        if digest and (repository == wanted or repository.endswith("/" + wanted)):
-            return digest
-    raise ContainerError(f"{reference}: {engine.name} knows no digest of it")
+def pin_bases(names: Sequence[str], images: Mapping[str, Image], engine: Engine) -> None:
+    """Ask the registry for the bases of these images that are not built here, and note their digests."""
+    for name in names:
+        if images[name].base not in images:
+            pin_base(name, images[name], engine)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def build_command(
     tags: Sequence[str],
     base: str,
     labels: Mapping[str, str],
-    wheels: Path | None,
+    arguments: Mapping[str, str] | None = None,
+    contexts: Mapping[str, Path] | None = None,
     afresh: bool = False,
 ) -> list[str]:
     """The arguments of a build, without the engine's name.
@@ -147,7 +148,8 @@ def build_command(
         tags: references that the image gets.
         base: reference of the base image.
         labels: written into the image.
-        wheels: a folder of wheels that stands in for a package index, or None.
+        arguments: of the Dockerfile, beside the base.
+        contexts: folders that stand in for stages of the Dockerfile, such as `wheels` for a package index.
         afresh: use no layer of an earlier build.
 
     """
@@ -162,8 +164,10 @@ def build_command(
         command += ["--tag", tag]
     for key, value in labels.items():
         command += ["--label", f"{key}={value}"]
-    if wheels is not None:
-        command += ["--build-context", f"wheels={wheels}"]
+    for key, value in (arguments or {}).items():
+        command += ["--build-arg", f"{key}={value}"]
+    for stage, folder in (contexts or {}).items():
+        command += ["--build-context", f"{stage}={folder}"]
     return [*command, str(context)]
 
 

@@ -1,6 +1,7 @@
 """What images there are (`images.yaml`) and what goes into each."""
 
 import hashlib
+import json
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -25,16 +26,24 @@ class Image(pydantic.BaseModel):
 
     dockerfile: str
     inputs: tuple[str, ...]
+    arguments: Mapping[str, str] = {}
+    source: str | None = None
     base: str
-    base_digest: str | None = pydantic.Field(pattern=DIGEST)
+    base_digest: str | None = pydantic.Field(default=None, pattern=DIGEST)
     reference: str | None
     digest: str | None = pydantic.Field(pattern=DIGEST)
+    tag: str | None
     purpose: str
 
     @property
     def pinned_base(self) -> str:
         """The base as a build names it: by digest where that is known."""
         return f"{self.base}@{self.base_digest}" if self.base_digest else self.base
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """Those of the inputs that list packages with their hashes."""
+        return tuple(name for name in self.inputs if name.endswith(".lock"))
 
 
 def read_images(path: Path = IMAGES) -> Mapping[str, Image]:
@@ -46,12 +55,19 @@ def read_images(path: Path = IMAGES) -> Mapping[str, Image]:
     """
     try:
         entries = yaml.safe_load(path.read_text())
-        return pydantic.TypeAdapter(dict[str, Image]).validate_python(entries)
+        images = pydantic.TypeAdapter(dict[str, Image]).validate_python(entries)
     except (OSError, yaml.YAMLError) as error:
         raise ContainerError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise ContainerError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    names = list(images)
+    for name, image in images.items():
+        if image.base in names[names.index(name) :]:
+            raise ContainerError(f"{path}: {name}.base: {image.base} must stand above {name}")
+        if image.base in images and image.base_digest:
+            raise ContainerError(f"{path}: {name}.base_digest: {image.base} is built here; leave it out")
+    return images
 
 
 def image_named(name: str, images: Mapping[str, Image]) -> Image:
@@ -84,16 +100,19 @@ def files_of(image: Image, root: Path = ROOT) -> Iterator[Path]:
             raise ContainerError(f"{name}: not there, but containers/images.yaml lists it as an input")
 
 
-def content_tag(image: Image, base: str, root: Path = ROOT) -> str:
+def content_tag(image: Image, base: str, root: Path = ROOT, *, source: str = "") -> str:
     """Twelve hex digits of the SHA-256 of all that goes into an image.
 
     Args:
         image: the entry of images.yaml.
-        base: what pins the base: its reference with digest, or the id of a local image.
+        base: what pins the base: its reference with digest, the id of a local image, or the tag of one of ours.
         root: the repository.
+        source: what pins the source that a build is given, if the image needs one.
 
     """
     digest = hashlib.sha256(base.encode())
+    if image.arguments or source:
+        digest.update(json.dumps([dict(image.arguments), source], sort_keys=True).encode())
     for path in files_of(image, root):
         executable = bool(path.stat().st_mode & stat.S_IXUSR)
         name = PurePosixPath(path.relative_to(root))
@@ -101,7 +120,7 @@ def content_tag(image: Image, base: str, root: Path = ROOT) -> str:
     return digest.hexdigest()[:12]
 
 
-def record(name: str, values: Mapping[str, str], path: Path = IMAGES) -> None:
+def record(name: str, values: Mapping[str, str], path: Path) -> None:
     """Write values of one entry into images.yaml, and leave its comments as they are.
 
     Raises:

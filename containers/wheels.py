@@ -17,10 +17,10 @@ GLIBC_MINOR = 36
 
 
 def download(locks: Sequence[Path], cache: Path) -> Path:
-    """Download what the locks name, with hashes checked; returns the folder, named by the digest of the locks.
+    """Download what the locks of one image name, with hashes checked; returns the folder, named by the locks' digest.
 
     This machine's settings of pip (index, certificates, folders) apply here and never reach the image. The build checks
-    the hashes again. What the cache holds of other locks is removed.
+    the hashes again. What the cache, a folder of that image, holds of other locks is removed.
 
     Raises:
         ContainerError: pip failed.

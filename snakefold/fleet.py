@@ -36,6 +36,8 @@ class Fleet:
     region: str
     bucket: str
     run: str
+    images: tuple[str, ...] = ()
+    """Names of the images that are listed."""
 
     @property
     def prefix(self) -> str:
@@ -61,7 +63,18 @@ def load_fleet(run: str | None = None) -> Fleet:
     if not isinstance(content, dict):
         raise SnakefoldError(f"{path}: is not a list of keys and values; see docs/aws.md")
     region, bucket = check_content(content, path)
-    return Fleet(path=path, region=region, bucket=bucket, run=_run(run))
+    images = content.get("images")
+    listed = tuple(map(str, images)) if isinstance(images, dict) else ()
+    return Fleet(path=path, region=region, bucket=bucket, run=_run(run), images=listed)
+
+
+def fleet_of_run(prefix: str) -> Fleet | None:
+    """The fleet whose run has its files below a storage prefix; None if that is not the profile's doing."""
+    try:
+        fleet = load_fleet()
+    except SnakefoldError:
+        return None
+    return fleet if fleet.prefix == prefix.rstrip("/") else None
 
 
 def check_content(content: dict[str, Any], path: Path) -> tuple[str, str]:

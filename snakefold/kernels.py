@@ -1,4 +1,4 @@
-"""Where compiled kernels lie: jobs of one machine that run in containers need not compile them anew."""
+"""Where compiled code lies: jobs of one machine that run in containers need not compile it anew."""
 
 import hashlib
 import os
@@ -6,6 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from snakefold.workflow import CACHE_VARIABLE
+
+JAX_VARIABLE = "SNAKEFOLD_JAX_CACHE"
+"""Environment variable of the folder in which drivers keep networks that JAX compiled (drivers/alphafold2.py)."""
 
 
 def share_kernels() -> None:
@@ -15,6 +18,24 @@ def share_kernels() -> None:
     """
     if cache := os.environ.get(CACHE_VARIABLE):
         os.environ["NUMBA_CACHE_DIR"] = str(Path(cache) / ".kernels" / _kind())
+
+
+def share_networks() -> None:
+    """Let drivers keep what JAX compiled there too: a network for each length, which takes minutes.
+
+    JAX names what it keeps by all that it depends on (network, versions, kind of GPU), and compiles anew what it finds
+    broken. A folder that the user named stays, and one that cannot be written is not used.
+    """
+    cache = os.environ.get(CACHE_VARIABLE)
+    if not cache or os.environ.get(JAX_VARIABLE):
+        return
+    folder = Path(cache) / ".kernels" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        os.environ[JAX_VARIABLE] = str(folder)
 
 
 def _kind() -> str:

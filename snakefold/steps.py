@@ -35,7 +35,7 @@ from snakefold.engines.base import ChainInputs, Engine, FoldTask
 from snakefold.engines.driven import DrivenEngine
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.files import read_json, sha256_of_file, sha256_of_json, write_json
-from snakefold.kernels import share_kernels
+from snakefold.kernels import share_kernels, share_networks
 from snakefold.outcome import Outcome
 from snakefold.progress import Progress
 from snakefold.sheet import Target, refusal, relocated
@@ -382,6 +382,7 @@ def fold(
             template = None if target.template is None else own.fetch(target.template, run.scratch)
             tasks[member] = FoldTask(chains=tuple(chains), seed=target.seed, template=template, parameters=parameters)
         if isinstance(predictor, DrivenEngine):
+            share_networks()
             folder = None if weights is None else local_folder(weights, job.folding.config.databases)
             run_in_driver(run, missing, tasks, predictor, folder)
         else:

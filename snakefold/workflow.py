@@ -7,7 +7,7 @@ clock or the network, so that a worker which parses the workflow again finds the
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from snakefold.engines import engines_for
 from snakefold.engines.driven import DrivenEngine
 from snakefold.errors import FaultsError, SnakefoldError
 from snakefold.files import is_address, sha256_of_json
+from snakefold.fleet import fleet_of_run
 from snakefold.place import S3Place
 from snakefold.plan import Batch, Plan, make_plan
 from snakefold.sheet import Target, Travelling, check_sheets, files_of_sheets, read_targets, relocated
@@ -212,7 +213,8 @@ class Folding:
 
     def fold_image(self, wildcards: Any) -> str:
         """The image of a fold job, by its name in the fleet file: engines that are other people's have their own."""
-        return wildcards.engine if isinstance(self.engines[wildcards.engine], DrivenEngine) else "worker"
+        engine = self.engines[wildcards.engine]
+        return engine.image if isinstance(engine, DrivenEngine) else "worker"
 
     def fold_gpu_memory_mb(self, wildcards: Any, attempt: int) -> int:
         """Memory of the GPU of a fold job, MB: more with each attempt, up to the largest GPU there is."""
@@ -361,6 +363,18 @@ class Folding:
             for batch in batches.values()
         ]
 
+    def check_images(self, listed: Collection[str], fleet: Path) -> None:
+        """Raises SnakefoldError if the fleet file `fleet`, which lists these images, lacks one that a fold needs."""
+        engines = [self.engines[name] for name in sorted({str(batch.engine) for batch in self.plan.folds.values()})]
+        lacking = [each for each in engines if isinstance(each, DrivenEngine) and each.image not in listed]
+        if lacking:
+            names = sorted({engine.image for engine in lacking})
+            raise SnakefoldError(
+                f"config: engines: {', '.join(engine.name for engine in lacking)}: the fleet file {fleet} lists no "
+                f'image {", ".join(names)}; `make push-images ARGS="{" ".join(names)}"` builds and pushes it, then '
+                "`make aws-config`"
+            )
+
     def check_files(self) -> None:
         """Open all files that the sheet names, once, before the first job: a wrong reference must not fail hours later.
 
@@ -402,6 +416,8 @@ def prepare(workflow: Any, config: Mapping[str, Any]) -> Folding:
     prefix = workflow.storage_settings.default_storage_prefix
     try:
         folding = load(load_config(config), check_files=workflow.is_main_process, prefix=prefix)
+        if prefix and workflow.is_main_process and (fleet := fleet_of_run(prefix)):
+            folding.check_images(fleet.images, fleet.path)
     except SnakefoldError as error:
         raise WorkflowError(str(error)) from None
     if prefix and workflow.is_main_process:  # the jobs run elsewhere

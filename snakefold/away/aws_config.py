@@ -127,7 +127,7 @@ def _content(outputs: Mapping[str, Any], source: str, recorded: Mapping[str, str
     repositories = _value(outputs, "repositories") or {}
     content = _without_nulls(fleet)
     images = dict(content.get("images") or {})
-    notes = []
+    notes, missing = [], []
     for name in sorted({*repositories, *images, *recorded}):
         repository, pushed = repositories.get(name), recorded.get(name)
         if pushed and (repository is None or pushed.partition("@")[0] == repository):
@@ -135,13 +135,15 @@ def _content(outputs: Mapping[str, Any], source: str, recorded: Mapping[str, str
         elif pushed and name not in images:
             notes.append(
                 f"image {name}: was pushed to {pushed.partition('@')[0] or 'no registry'}, not to {repository}; push "
-                f"it there: `python -m containers.build {name} --push {repository}`"
+                f"it there: `make push-images ARGS={name}`"
             )
         elif name not in images:
-            notes.append(
-                f"image {name}: nothing is recorded in containers/images.yaml; "
-                f"`python -m containers.build {name} --push {repository}`, then `make aws-config`"
-            )
+            missing.append(name)
+    if missing:
+        notes.append(
+            f"images {', '.join(missing)}: nothing is recorded in containers/images.yaml; push the worker and those of "
+            f"your engines, such as `make push-images ARGS={missing[-1]}`, then `make aws-config`"
+        )
     content["images"] = images
     # Terraform sorts keys by name; a reader begins with region and bucket.
     content = _ordered(content, ("region", "bucket", *Fleet.model_fields))

@@ -41,6 +41,7 @@ def launch(run: Run, changes: Sequence[str], arguments: Sequence[str], say: Call
     """
     _refuse_arguments(arguments)
     folding, targets = _checked(changes, run.place.prefix)
+    folding.check_images(run.fleet.images, run.place.path)
     refuse_if_controlled(run)
     archive = send(run, lambda path: pack(folding, targets, run.place.path, path), say)
     queue = safest_queue(run, NEED, run.fleet.queues, "the controller")

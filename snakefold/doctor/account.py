@@ -132,7 +132,7 @@ def examine_account(run: str | None, changes: Sequence[str]) -> list[Finding]:
         "privacy": partial(_privacy, account),
         "bucket use": partial(_bucket_use, account),
         **queue_checks(fleet, clients.ask),
-        **image_checks(fleet, clients.ask),
+        **image_checks(fleet, changes, clients.ask),
         "roles": partial(_roles, account),
         "rights": partial(_rights, account),
         "log group": partial(_log_group, account),

@@ -72,6 +72,11 @@ class DrivenEngine(ABC):
         """
 
     @property
+    def image(self) -> str:
+        """Its image's name in containers/images.yaml and in the fleet file."""
+        return self.program or self.name
+
+    @property
     def calibration(self) -> Calibration:
         """What a prediction takes."""
         return calibrations()[self.name]

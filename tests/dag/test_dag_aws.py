@@ -66,3 +66,17 @@ def test_with_a_fleet_file_but_no_way_to_aws_the_plan_is_that_of_a_local_run(
     assert job_counts(output) == local
     (warning,) = [line for line in output.splitlines() if "S3 cannot be asked" in line]
     assert why in warning and "everything is shown as still to do" in warning
+
+
+def test_an_engine_whose_image_was_never_pushed_ends_the_run_in_one_line_before_anything_is_submitted(
+    clone: Clone,
+) -> None:
+    fleet = clone.folder / "profiles/aws-batch/fleet.yaml"
+    fleet.write_text(FLEET)
+    away = Clone(clone.folder, {**NO_CREDENTIALS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    arguments = ["--profile", "aws-batch", "--config", "engines=[template, esmfold, boltz]"]
+    output = away.run(*arguments, code=1)
+    (said,) = [line for line in output.splitlines() if "lists no image" in line]
+    assert "boltz, esmfold: the fleet file profiles/aws-batch/fleet.yaml lists no image" in said
+    assert 'make push-images ARGS="boltz esmfold"' in said
+    assert "Traceback" not in output

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from snakefold.engines.supervisor import GRACE_SECONDS
 from tests.infra.terraform import MODULE, NONE_FOUND, find_mirror
 from tests.infra.user_data import FOLDER, VARIANTS, render, script_of
 
@@ -106,6 +107,15 @@ def test_a_machine_with_its_folder_joins_the_cluster(kind: str, tmp_path: Path) 
     settings = (tmp_path / "etc/ecs/ecs.config").read_text().splitlines()
     assert settings[0] == "ECS_CLUSTER=given-by-batch", "what AWS Batch wrote must stay"
     assert "ECS_IMAGE_PULL_BEHAVIOR=prefer-cached" in settings
+
+
+def test_a_job_that_is_told_to_end_has_its_time_before_it_is_killed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    assert machine.start("root")
+    settings = dict(line.split("=") for line in (tmp_path / "etc/ecs/ecs.config").read_text().splitlines())
+    assert settings["ECS_ENABLE_SPOT_INSTANCE_DRAINING"] == "true"
+    # After its notice a Spot machine has 120 s.
+    assert GRACE_SECONDS < float(settings["ECS_CONTAINER_STOP_TIMEOUT"].removesuffix("s")) < 120
 
 
 @pytest.mark.parametrize(

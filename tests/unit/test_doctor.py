@@ -116,6 +116,12 @@ def test_what_does_not_exist_is_a_fault_each(aws: FakeAws, examine: Examine, fle
     assert "ECR does not have" in the(found, "images", "fault").text
 
 
+def test_an_engine_of_the_config_without_an_image_is_a_fault(examine: Examine) -> None:
+    finding = the(examine("engines=[template, boltz]"), "images", "fault")
+    assert "no image `boltz`, which the engine boltz needs" in finding.text
+    assert "make push-images ARGS=boltz" in finding.remedy
+
+
 def test_a_queue_must_be_able_to_run_what_the_fleet_file_sends_to_it(
     aws: FakeAws, examine: Examine, fleet: dict[str, Any]
 ) -> None:

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from snakefold import workflow
+from snakefold.config import Config
 from snakefold.errors import SnakefoldError
-from snakefold.fleet import fleet_of_profile, load_fleet
+from snakefold.fleet import fleet_of_profile, fleet_of_run, load_fleet
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -64,3 +67,26 @@ def test_a_faulty_fleet_file_ends_a_dry_run_too(fleet: Path) -> None:
     fleet.write_text("{region: eu-west-1}")
     with pytest.raises(SystemExit, match="bucket: is missing"):
         fleet_of_profile(["snakemake", "-n"])
+
+
+def test_the_fleet_of_a_run_is_the_one_whose_bucket_it_lies_in(fleet: Path) -> None:
+    assert fleet_of_run("s3://my-bucket/runs/default") is None
+    fleet.write_text("{region: eu-west-1, bucket: my-bucket, queues: [], images: {worker: a, esmfold: b}}")
+    found = fleet_of_run("s3://my-bucket/runs/default")
+    assert found is not None
+    assert found.images == ("worker", "esmfold")
+    assert fleet_of_run("s3://other-bucket/runs/default") is None
+
+
+def test_a_run_needs_the_image_of_each_of_its_engines_and_no_other(fleet: Path) -> None:
+    fleet.with_name("s.tsv").write_text("id\tsequence\na\tMKTAYIAKQRQISFVKSHFSRQLEERLGLIEV\n")
+    databases = Config().databases.model_copy(update={"registry": str(ROOT / "config/databases.yaml")})
+    config = Config(samples=("s.tsv",), engines=("template", "esmfold", "boltz"), databases=databases)
+    folding = workflow.load(config, check_files=False)
+    folding.check_images({"esmfold": "a", "boltz": "b"}, fleet)
+    with pytest.raises(SnakefoldError) as caught:
+        folding.check_images({"worker": "a", "esmfold": "b"}, fleet)
+    assert str(caught.value) == (
+        f'config: engines: boltz: the fleet file {fleet} lists no image boltz; `make push-images ARGS="boltz"` builds '
+        "and pushes it, then `make aws-config`"
+    )
