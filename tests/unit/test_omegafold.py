@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from snakefold.config import load_config
 from snakefold.engines import engines_for
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.omegafold import OmegaFold
@@ -86,6 +87,6 @@ def test_a_damaged_file_is_the_members_failure(spoil: Callable[[bytes], bytes], 
 
 
 def test_it_takes_single_chains_of_the_length_that_its_authors_name() -> None:
-    limits = engines_for(80_000)["omegafold"].limits
+    limits = engines_for(load_config({"samples": "s.tsv"}))["omegafold"].limits
     assert limits.max_chains == 1
     assert 4000 <= limits.max_length <= 4096

@@ -379,7 +379,9 @@ def _of_templates(chain: dict[str, Any]) -> Arrays:
 
 
 @lru_cache(maxsize=16)
-def _templates(folder: str | None) -> list[tuple[int, list[tuple[int, int]], dict[int, str], Arrays]]:
+def _templates(
+    folder: str | None,
+) -> list[tuple[int, list[tuple[int, int]], dict[int, str], dict[int, dict[str, np.ndarray]]]]:
     """The best hits of one chain, at most four that have atoms.
 
     Each as its place among the hits, pairs of residues, and of the entry's chain, by residue, the letter and the
