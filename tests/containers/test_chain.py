@@ -51,7 +51,9 @@ def builder(*arguments: str, images: Mapping[str, Image] = IMAGES) -> Builder:
     return Builder(engine=Recorder(), images=images, options=options, sources=sources_of(options.source, images))
 
 
-@pytest.mark.parametrize("engine", [each for each in ENGINES.values() if isinstance(each, DrivenEngine)], ids=str)
+@pytest.mark.parametrize(
+    "engine", [each for each in ENGINES.values() if isinstance(each, DrivenEngine)], ids=lambda each: each.name
+)
 def test_every_engine_in_a_driver_has_an_image_with_its_packages(engine: DrivenEngine) -> None:
     image = image_named(engine.image, IMAGES)
     assert image.base == "worker"
