@@ -15,7 +15,7 @@ LINK_PLUGINS = for plugin in snakemake_executor_plugin_aws_batch_fleet snakemake
 	ln -sfn "$(CURDIR)/$$plugin" "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/$$plugin"; done
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-podman test-engines image images push-images aws-config lint format bench lock schema data system-deps clean
+.PHONY: help run test test-fast test-podman test-engines test-images image images push-images aws-config lint format bench lock schema data system-deps clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-engines: .venv/dev $(ENGINES:%=.engines/%/ready)  ## engines with their rea
 		"name its source in SNAKEFOLD_SOURCE_$(call upper,$(engine)) (docs/engines.md)";)
 	env $(foreach engine,$(ENGINES),SNAKEFOLD_PYTHON_$(call upper,$(engine))=$(CURDIR)/.engines/$(engine)/bin/python) \
 		$(BIN)/pytest tests/engines $(ARGS)
+
+test-images: .venv/dev  ## images of engines that were built (ENGINES="esmfold boltz"; podman)
+	env SNAKEFOLD_TEST_IMAGES="$(if $(filter file,$(origin ENGINES)),esmfold,$(ENGINES))" $(BIN)/pytest tests/containers/test_engine_image.py $(ARGS)
 
 image: .venv/run  ## build the worker image (ARGS="--help" tells the options)
 	$(BIN)/python -m containers.build worker $(ARGS)

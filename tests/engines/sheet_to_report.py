@@ -12,9 +12,9 @@ from snakefold.files import read_json
 from tests.conftest import Clone, clone_into
 
 
-def files_of(weights: Path) -> list[dict[str, Any]]:
-    """A folder's files as those of a database."""
-    return [{"path": path.name, "urls": [path.as_uri()]} for path in sorted(weights.iterdir())]
+def files_of(weights: Path, below: str = ".") -> list[dict[str, Any]]:
+    """A folder's files as those of a database, in its folder `below`."""
+    return [{"path": Path(below, path.name).as_posix(), "urls": [path.as_uri()]} for path in sorted(weights.iterdir())]
 
 
 def clone_with_weights(folder: Path, engine: DrivenEngine, weights: Sequence[Mapping[str, Any]]) -> Clone:
@@ -36,11 +36,13 @@ def run_sheet_to_report(
     *,
     parameters: Mapping[str, Any] | None = None,
     msas: Mapping[str, Path] | None = None,
+    gives: Sequence[str] = ("ptm", "pae"),
 ) -> dict[str, dict[str, Any]]:
     """Run the engine on `targets` (name -> sequences) in a clone with `weights`; returns the scores of each.
 
     `msas` (sequence -> file) go into the sheet, of all
-    sequences or none: then the miniature databases are searched.
+    sequences or none: then the miniature databases are searched. `gives` are the confidences that the engine has beside
+    pLDDT.
     """
     clone = clone_with_weights(folder, engine, weights)
     columns = ["id", "sequence", "msa"] if msas else ["id", "sequence"]
@@ -58,10 +60,10 @@ def run_sheet_to_report(
         results = clone.folder / "results" / name / engine.name
         scores = found[name] = read_json(results / "scores.json")
         assert scores["confidence"]["kind"] == "pLDDT"
-        assert 0 <= scores["ptm"] <= 1
+        assert 0 <= scores["ptm"] <= 1 if "ptm" in gives else scores["ptm"] is None
         assert len(scores["chains"]) == len(chains)
         assert engine.weights in {database["name"] for database in scores["databases"]}
         assert all(scores["software"][package] for package in engine.packages)
-        assert (results / "pae.json").exists()
+        assert (results / "pae.json").exists() == ("pae" in gives)
     assert "Nothing to be done" in clone.run(*arguments)
     return found

@@ -1,6 +1,5 @@
 """OmegaFold's own code through driver, supervisor, store, relaxation, scores and report. Its weights are random."""
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Any
 import gemmi
 import numpy as np
 import pytest
-import yaml
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.omegafold import OmegaFold
 from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
-from tests.conftest import Clone, clone_into
+from tests.engines.sheet_to_report import files_of, run_sheet_to_report
 
 SEQUENCES = {
     "one": "MKTAYIAKQRQISFVKSHFSRQ",
@@ -144,25 +142,10 @@ def test_want_of_memory_is_answered_with_smaller_pieces_that_change_nothing(weig
 
 
 def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
-    clone = clone_into(tmp_path / "clone")
-    clone = Clone(clone.folder, {"SNAKEFOLD_PYTHON_OMEGAFOLD": os.environ["SNAKEFOLD_PYTHON_OMEGAFOLD"]})
-    registry = clone.folder / "config/databases.yaml"
-    content = yaml.safe_load(registry.read_text())
-    content["databases"]["omegafold_release"]["files"] = [
-        {"path": path.name, "urls": [path.as_uri()]} for path in sorted(weights.iterdir())
-    ]
-    registry.write_text(yaml.safe_dump(content))
-    rows = [f"{name}\t{SEQUENCES[name]}" for name in ("one", "gap")]
-    (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence", *rows, ""]))
-    arguments = ["--config", "samples=sheet.tsv", "engines=omegafold", "omegafold={cycles: 2}"]
-    assert "2 done, 0 skipped, 0 failed" in clone.run(*arguments)
-    for name in ("one", "gap"):
-        folder = clone.folder / "results" / name / "omegafold"
-        scores = json.loads((folder / "scores.json").read_text())
-        assert scores["confidence"]["kind"] == "pLDDT"
-        assert scores["ptm"] is None
-        assert {"omegafold_release"} == {database["name"] for database in scores["databases"]}
+    targets = {name: [SEQUENCES[name]] for name in ("one", "gap")}
+    found = run_sheet_to_report(tmp_path, OmegaFold(), targets, files_of(weights), parameters={"cycles": 2}, gives=())
+    for scores in found.values():
+        # Nothing was searched.
+        assert {database["name"] for database in scores["databases"]} == {"omegafold_release"}
         assert scores["software"]["omegafold"].startswith("0+g313c873ad190")
-        assert not (folder / "pae.json").exists()
-    assert scores["chains"][0]["modelled"] == [[0, 10]]
-    assert "Nothing to be done" in clone.run(*arguments)
+    assert found["gap"]["chains"][0]["modelled"] == [[0, 10]]

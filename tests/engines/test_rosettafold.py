@@ -11,13 +11,12 @@ from typing import Any
 import gemmi
 import numpy as np
 import pytest
-import yaml
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.rosettafold import RoseTTAFold
 from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
 from snakefold.files import read_json
-from tests.conftest import Clone, clone_into
+from tests.engines.sheet_to_report import files_of, run_sheet_to_report
 
 ONE = "MKTAYIAHQRQISFV"
 OTHER = "GSHMRYFYTSX"
@@ -212,28 +211,11 @@ def test_want_of_memory_is_answered_with_smaller_pieces_and_then_fewer_rows(
 
 
 def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
-    clone = clone_into(tmp_path / "clone")
-    clone = Clone(clone.folder, {"SNAKEFOLD_PYTHON_ROSETTAFOLD": os.environ["SNAKEFOLD_PYTHON_ROSETTAFOLD"]})
-    registry = clone.folder / "config/databases.yaml"
-    content = yaml.safe_load(registry.read_text())
-    content["databases"]["rosettafold2_jan24"]["files"] = [
-        {"path": f"weights/{path.name}", "urls": [path.as_uri()]} for path in sorted(weights.iterdir())
-    ]
-    registry.write_text(yaml.safe_dump(content))
-    rows = [f"{name}\t{':'.join(TARGETS[name])}" for name in ("one", "trimer")]
-    (clone.folder / "sheet.tsv").write_text("\n".join(["id\tsequence", *rows, ""]))
-    arguments = ["--config", "samples=sheet.tsv", "engines=rosettafold", "rosettafold={recycles: 0}"]
-    assert "2 done, 0 skipped, 0 failed" in clone.run(*arguments)
-    for name in ("one", "trimer"):
-        folder = clone.folder / "results" / name / "rosettafold"
-        scores = json.loads((folder / "scores.json").read_text())
-        assert scores["confidence"]["kind"] == "pLDDT"
-        assert scores["ptm"] is None
-        assert len(scores["chains"]) == len(TARGETS[name])
-        assert "rosettafold2_jan24" in {database["name"] for database in scores["databases"]}
+    targets = {name: TARGETS[name] for name in ("one", "trimer")}
+    files = files_of(weights, "weights")
+    found = run_sheet_to_report(tmp_path, RoseTTAFold(), targets, files, parameters={"recycles": 0}, gives=["pae"])
+    for scores in found.values():
         assert scores["software"]["rosettafold2"].startswith("0+g278f4eaad5d8")
-        assert (folder / "pae.json").exists()
-    assert "Nothing to be done" in clone.run(*arguments)
 
 
 PAIRED = """
