@@ -73,7 +73,9 @@ def network(weights: Path, lengths: Sequence[int], folder: Path) -> None:
         sequence = "".join(draw.choice(LETTERS) for _ in range(length))
         task = {
             "id": "",
-            "chains": [{"sequence": sequence, "msa": str(make_msa(folder / "msa", sequence, 6000, draw))}],
+            "chains": [
+                {"sequence": sequence, "msa": str(make_msa(folder / "msa", sequence, 6000, draw)), "templates": None}
+            ],
         }
         expected = None
         for kernels, bf16 in (("plain", False), ("plain", True), ("fused", True)):
@@ -88,14 +90,14 @@ def network(weights: Path, lengths: Sequence[int], folder: Path) -> None:
             )
             jax.config.update("jax_enable_compilation_cache", False)
             driver.changes = {"monomer": {"model.global_config.bfloat16": bf16}}
-            net = driver.network(False, 0)
+            net = driver.network(alphafold2.MonomerNetwork, 0)
             features = net.of_pass(net.features(task["chains"], length, 0), 0)
             state = {
                 "prev_msa_first_row": np.zeros((length, 256), np.float16),
                 "prev_pair": np.zeros((length, length, 128), np.float16),
                 "prev_pos": np.zeros((length, 37, 3), np.float32),
             }
-            model = driver.model(False, 1)
+            model = driver.model(alphafold2.MonomerNetwork, 1)
             arguments = model, jax.random.PRNGKey(0), {**features, "prev": state}
             started = time.monotonic()
             compiled = net.runner.apply.lower(*arguments).compile()
@@ -146,22 +148,22 @@ def passes_alone(
 
     driver = alphafold2.AlphaFold2()
     driver.load({"weights": str(weights), "cache": str(cache), "parameters": parameters})
-    net = driver.network(False, 0)
+    net = driver.network(alphafold2.MonomerNetwork, 0)
     compiled: set[int] = set()
     inside = making = 0.0
     for name, task in tasks.items():
         (chain,) = task.chains
         length = driver.padded({"id": name, "chains": [{"sequence": chain.sequence}]})
         started = time.monotonic()
-        features = net.features([{"sequence": chain.sequence, "msa": str(chain.msa)}], length, 0)
+        features = net.features([{"sequence": chain.sequence, "msa": str(chain.msa), "templates": None}], length, 0)
         making += time.monotonic() - started
         order = np.arange(len(chain.sequence))
         if length not in compiled:
-            net.predict(driver.model(False, 1), features, 0, order)
+            net.predict(driver.model(alphafold2.MonomerNetwork, 1), features, 0, order)
             compiled.add(length)
         started = time.monotonic()
         for model in parameters["models"]:
-            net.predict(driver.model(False, model), features, 0, order)
+            net.predict(driver.model(alphafold2.MonomerNetwork, model), features, 0, order)
         inside += time.monotonic() - started
     return inside, making
 

@@ -118,7 +118,8 @@ class Builder:
             pinned = base.removeprefix(f"{REPOSITORY}/")
         else:
             base = self._base(image)
-            pinned = self.engine.image_id(base) or base
+            # A base without digest is known by what is here.
+            pinned = base if "@" in base else self.engine.image_id(base) or base
         source = read_sources()[image.source].model_dump_json() if image.source else ""
         tag = content_tag(image, pinned, source=source)
         reference, latest = f"{REPOSITORY}/{name}:{tag}", f"{REPOSITORY}/{name}:latest"

@@ -331,12 +331,17 @@ class Config(Section):
         return {key: value for key, value in data.items() if value is not None or not _is_section(key)}
 
     def databases_of(self, preset: Preset) -> list[str]:
-        """Names of the databases that a run needs: those of its preset, and the weights of its engines.
+        """Names of the databases that the config's engines need: those of the preset that they read, and weights.
 
-        Engines that a sheet names for its rows are not among them.
+        Engines that a sheet names for its rows are not counted.
         """
-        weights = [ENGINES[name].weights for name in self.engines]
-        return list(dict.fromkeys([*preset.databases, *(name for name in weights if name is not None)]))
+        names: list[str] = []
+        for engine in (ENGINES[name] for name in self.engines):
+            templates = engine.needs_templates or bool(self.parameters_of_engine(engine.name).get("templates"))
+            names += preset.msa if engine.needs_msa or templates else ()
+            names += [preset.templates] if templates else []
+            names += [] if engine.weights is None else [engine.weights]
+        return list(dict.fromkeys(names))
 
     def parameters_of_engine(self, engine: str) -> dict[str, Any]:
         """The settings of one engine, in the section of its name, as plain JSON values; empty for one that has none."""

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -326,6 +326,8 @@ def fold(
     own = Given(job, given)
     parameters = job.folding.config.parameters_of_engine(engine)
     targets = {member: job.folding.plan.target(member) for member in job.folding.plan.fold(engine, batch).members}
+    if not predictor.takes_template:
+        targets = {member: replace(target, template=None) for member, target in targets.items()}
     needed = {member: _needs_of(target, found_msas, found_templates, predictor) for member, target in targets.items()}
     manifests = [] if weights is None else [read_manifest(weights)]
     databases = {member: [*databases_behind(needs.values()), *_named(manifests)] for member, needs in needed.items()}
@@ -536,7 +538,7 @@ def _prediction(
         entry = read_by_engine(f"{template['chain_index']}/templates/{template['entry']}.cif.gz")
         if entry is not None:
             used.setdefault(entry.name, entry)
-    if target.template is not None:
+    if target.template is not None and "template" in model.inputs:
         own = scratch / "given" / target.template.name
         job.store.fetch(model.inputs["template"], own)
         used[own.name] = own

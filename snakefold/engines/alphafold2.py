@@ -1,6 +1,8 @@
 """AlphaFold 2: the monomer models for one chain, AlphaFold-Multimer for several."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,11 @@ class AlphaFold2(DrivenEngine):
     needs_templates = False
     limits = Limits(min_length=16, max_length=3000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
 
+    def work_of(self, parameters: Mapping[str, Any]) -> float:
+        """Predictions, each of as many passes as one chain goes through by default."""
+        recycles = 3 if parameters["recycles"] is None else parameters["recycles"]
+        return parameters["seeds"] * len(parameters["models"]) / 5 * (recycles + 1) / 4
+
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of `prediction.npz` (see drivers/alphafold2.py) in the common form."""
         values = read_arrays(
@@ -41,8 +48,6 @@ class AlphaFold2(DrivenEngine):
             if folder_of_hits is not None:
                 hit = read_json(folder_of_hits / "hits.json")["hits"][place]
                 notes.append(f"Template of chain {chain_name(number)}: {hit['entry']} chain {hit['chain']}.")
-        if task.template is not None:
-            notes.append("The sheet's template was not used: this engine takes those of the search alone.")
         return write_prediction(
             folder,
             chains_of_atom37(task, values),

@@ -55,6 +55,8 @@ class Engine(Protocol):
     """The database (config/databases.yaml) with the weights; None for an engine that has none."""
     needs_msa: bool
     needs_templates: bool
+    takes_template: bool
+    """Whether a template that the sheet gives takes the place of those that are found; else it is not used."""
     gpus: int
     limits: Limits
 

@@ -38,6 +38,11 @@ class Boltz(DrivenEngine):
     # Up to 26 chains, which have names of one letter in Boltz's input.
     limits = Limits(min_length=10, max_length=2000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
 
+    def work_of(self, parameters: Mapping[str, Any]) -> float:
+        """Half of it is the trunk's passes, half the diffusion's steps, roughly."""
+        drawn = parameters["diffusion_samples"] * parameters["sampling_steps"]
+        return (parameters["recycles"] + 1) / 8 + drawn / 400
+
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of Boltz's files (see drivers/boltz.py) in the common form."""
         try:

@@ -61,8 +61,11 @@ class DrivenEngine(ABC):
     needs_msa: bool
     needs_templates: bool
     """Of an engine that can do without them: false, unless its parameter `templates` asks for them."""
+    takes_template = False
     gpus = 1
     limits: Limits
+    work = 1.0
+    """How many times the work of its default parameters an engine does by those of the run (`fitted`)."""
 
     @abstractmethod
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
@@ -83,7 +86,11 @@ class DrivenEngine(ABC):
 
     def seconds(self, residues: int) -> float:
         """Estimated seconds of one GPU for one target of so many residues."""
-        return _polynomial(self.calibration.seconds, residues)
+        return self.work * _polynomial(self.calibration.seconds, residues)
+
+    def work_of(self, parameters: Mapping[str, Any]) -> float:  # noqa: ARG002
+        """How many times the work of the default parameters, which were calibrated, these make."""
+        return 1.0
 
     def memory_mb(self, residues: int) -> int:
         """Estimated peak memory of the machine, MB."""
@@ -100,6 +107,7 @@ class DrivenEngine(ABC):
         fitted = copy.copy(self)
         # One that cannot take even the shortest says so of each target.
         fitted.limits = replace(self.limits, max_length=max(shortest - 1, shortest + fits - 1))
+        fitted.work = self.work_of(parameters)
         fitted.needs_templates = self.needs_templates or bool(parameters.get("templates"))
         return fitted
 

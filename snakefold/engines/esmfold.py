@@ -1,6 +1,8 @@
 """ESMFold: structures from a protein language model, without an MSA."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
 from snakefold.engines.driven import DrivenEngine
@@ -19,6 +21,10 @@ class EsmFold(DrivenEngine):
     needs_msa = False
     needs_templates = False
     limits = Limits(min_length=10, max_length=1500, max_chains=10, letters=STANDARD_LETTERS | frozenset("X"))
+
+    def work_of(self, parameters: Mapping[str, Any]) -> float:
+        """Passes through the trunk."""
+        return (parameters["recycles"] + 1) / 4
 
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of `prediction.npz` (see drivers/esmfold.py) in the common form."""

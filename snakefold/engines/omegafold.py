@@ -1,6 +1,8 @@
 """OmegaFold: structures of single chains from a protein language model, without an MSA."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
 from snakefold.engines.driven import DrivenEngine
@@ -20,6 +22,10 @@ class OmegaFold(DrivenEngine):
     needs_templates = False
     # The README's longest on 80 GB.
     limits = Limits(min_length=10, max_length=4096, max_chains=1, letters=STANDARD_LETTERS | frozenset("X"))
+
+    def work_of(self, parameters: Mapping[str, Any]) -> float:
+        """Passes."""
+        return parameters["cycles"] / 10
 
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of `prediction.npz` (see drivers/omegafold.py) in the common form."""

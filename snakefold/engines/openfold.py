@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +22,17 @@ class OpenFold(DrivenEngine):
     name = "openfold"
     version = "1"
     packages = ("openfold3", "torch")
-    licence = "Apache-2.0 (code and weights)"
+    licence = "Apache-2.0 (code), not stated for this file (weights)"
     weights = "openfold3_openbind_174k"
     needs_msa = True
     needs_templates = False
     # Up to 26 chains, which have names of one letter in OpenFold3's input.
     limits = Limits(min_length=10, max_length=2000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
+
+    def work_of(self, parameters: Mapping[str, Any]) -> float:
+        """Half of it is the trunk's passes, half the diffusion's steps, roughly."""
+        drawn = parameters["diffusion_samples"] * parameters["sampling_steps"]
+        return (parameters["recycles"] + 1) / 8 + drawn / 2000
 
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of `prediction.npz` (see drivers/openfold.py) in the common form.

@@ -1,6 +1,8 @@
 """RoseTTAFold2: the three-track network for chains and complexes, with MSAs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
 from snakefold.engines.driven import DrivenEngine
@@ -19,6 +21,10 @@ class RoseTTAFold(DrivenEngine):
     needs_msa = True
     needs_templates = False
     limits = Limits(min_length=10, max_length=2000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
+
+    def work_of(self, parameters: Mapping[str, Any]) -> float:
+        """Predictions, each of so many passes."""
+        return parameters["seeds"] * (parameters["recycles"] + 1) / 4
 
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of `prediction.npz` (see drivers/rosettafold.py) in the common form."""

@@ -188,6 +188,7 @@ def test_names_and_presets_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen.config.databases.folder == "s3://bucket/.snakefold/databases"
     with_weights = wanted([], None, ["engines=[template,esmfold]"], prefix)
     assert with_weights.names == [*chosen.names, "esmfold_v1"]
+    assert wanted([], None, ["engines=[omegafold]"], prefix).names == ["omegafold_release"]
     assert wanted([], "reduced", [], prefix).names == ["uniref90_2022_05", "small_bfd", "pdb_2022_09_28"]
     assert wanted(["small_bfd", "small_bfd"], None, [], prefix).names == ["small_bfd"]
     with pytest.raises(SnakefoldError, match="there is no database 'bfd'"):

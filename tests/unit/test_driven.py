@@ -190,10 +190,9 @@ class TestAlphaFold2:
         hits = [{"entry": entry, "chain": chain} for entry, chain in (("1abc", "X"), ("2def", "Y"))]
         (tmp_path / "hits.json").write_text(json.dumps({"hits": hits}))
         second = ChainInputs(sequence="W", templates=tmp_path)
-        task = FoldTask(chains=(ChainInputs(sequence="AG"), second), template=Path("own.cif"))
+        task = FoldTask(chains=(ChainInputs(sequence="AG"), second))
         _, prediction = self.take_in(task, tmp_path, 3, iptm=np.float32(0.25), templates=np.array([[1, 1]]))
-        assert prediction["notes"][1] == "Template of chain B: 2def chain Y."
-        assert "The sheet's template was not used" in prediction["notes"][2]
+        assert prediction["notes"][1:] == ["Template of chain B: 2def chain Y."]
 
     def test_templates_are_searched_if_the_parameters_say_so(self) -> None:
         for asked in (False, True):
@@ -223,6 +222,27 @@ def test_a_calibration_grows_with_the_length_and_names_its_source(name: str) -> 
     for figure in (engine.seconds, engine.memory_mb, engine.gpu_memory_mb):
         values = [figure(residues) for residues in (50, 100, 400, 1000)]
         assert values == sorted(values) and values[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "times"),
+    [
+        ("esmfold", {"recycles": 7}, 2),
+        ("alphafold2", {"seeds": 4, "models": [1], "recycles": 7}, 1.6),
+        ("boltz", {"diffusion_samples": 5}, 3),
+        ("boltz2", {"sampling_steps": 100, "recycles": 1}, 0.5),
+        ("openfold", {"diffusion_samples": 10}, 1.5),
+        ("omegafold", {"cycles": 5}, 0.5),
+        ("rosettafold", {"seeds": 3, "recycles": 1}, 1.5),
+    ],
+)
+def test_seconds_and_the_time_limit_know_the_parameters(name: str, parameters: dict[str, Any], times: float) -> None:
+    usual, changed = (engines_for(load_config({"samples": "s.tsv", name: each}))[name] for each in ({}, parameters))
+    assert isinstance(usual, DrivenEngine) and isinstance(changed, DrivenEngine)
+    assert usual.seconds(300) == ENGINES[name].seconds(300)
+    assert changed.seconds(300) == pytest.approx(times * usual.seconds(300))
+    task = FoldTask(chains=(ChainInputs(sequence="A" * 300),))
+    assert changed.limit(task) - usual.limit(task) == pytest.approx(10 * (times - 1) * usual.seconds(300))
 
 
 def test_what_a_gpu_cannot_hold_is_refused_before_anything_runs() -> None:

@@ -55,6 +55,7 @@ class Predictor:
         self.version = version
         self.needs_msa = msa
         self.needs_templates = templates
+        self.takes_template = templates
         self.gpus = gpus
         self.limits = Limits(min_length=20, max_length=most, max_chains=10)
 

@@ -20,6 +20,7 @@ class Predictor:
     licence = "Apache-2.0"
     needs_msa = True
     needs_templates = False
+    takes_template = False
     packages: tuple[str, ...] = ()
     weights: str | None = None
     gpus = 0

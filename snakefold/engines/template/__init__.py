@@ -16,6 +16,7 @@ class TemplateEngine:
     weights: str | None = None
     needs_msa = True
     needs_templates = True
+    takes_template = True
     gpus = 0
     limits = Limits(min_length=20, max_length=3000, max_chains=26, letters=STANDARD_LETTERS | frozenset("XU"))
 
