@@ -39,6 +39,7 @@ _SEARCH_RESIDUES = 300  # the length that `plan.search_seconds` of the configura
 _TEMPLATE_SEARCH_SECONDS = 3.0
 _SCORE_SECONDS = 5.0
 _COMPARE_SECONDS = 2.0
+_COMPARE_LARGE_SECONDS = 15.0
 _FINAL_SECONDS = 10.0
 _PROCESS_MB = 500
 _CHAINS_OF_A_PASS = 32  # as search_msas takes them
@@ -304,6 +305,14 @@ def relax_minutes(batch: Batch, threads: int = 1) -> int:
 def relax_memory_mb(batch: Batch, threads: int = 1) -> int:
     """Estimated peak memory (MB) of a relax batch with `threads` members side by side."""
     return _PROCESS_MB + batch.memory_mb * _workers(batch, threads)
+
+
+def compare_minutes(engines: int) -> int:
+    """Estimated minutes to compare so many engines of one target, two by two, if it is large.
+
+    Two models of 26 equal chains of 76 residues took 9 s on one core.
+    """
+    return max(1, math.ceil(math.comb(engines, 2) * _COMPARE_LARGE_SECONDS / 60))
 
 
 def relax_seconds(residues: int) -> float:

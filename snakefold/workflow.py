@@ -257,6 +257,10 @@ class Folding:
         """Time limit of a relax job, minutes."""
         return self._limit(planning.relax_minutes(self._relaxation(wildcards), threads), attempt)
 
+    def compare_minutes(self, wildcards: Any, attempt: int) -> int:
+        """Time limit (minutes) of a comparison of engines."""
+        return self._limit(planning.compare_minutes(len(self.predictions_of_target(wildcards))), attempt)
+
     # Attempts
 
     def _limit(self, estimate: int, attempt: int, databases: Sequence[str] = ()) -> int:

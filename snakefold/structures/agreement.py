@@ -48,7 +48,8 @@ class Agreement:
 def agreement(first: Sequence[ModelChain], second: Sequence[ModelChain], sequences: Sequence[str]) -> Agreement | None:
     """Compare two models of the target whose chains have these sequences; None with fewer than three common residues.
 
-    Chains of one sequence are interchangeable: the assignment with the best TM-score over the whole complex is taken.
+    Chains of one sequence are interchangeable: the assignment with the best TM-score over the whole complex is taken,
+    but the order of the target is only left for a gain of at least 0.005, as noise decides in a symmetric complex.
     Raises ValueError if a model has other chains than the target.
     """
     if any([len(chain.sequence) for chain in model] != list(map(len, sequences)) for model in (first, second)):
@@ -59,7 +60,12 @@ def agreement(first: Sequence[ModelChain], second: Sequence[ModelChain], sequenc
         for other, of_other in enumerate(sequences)
         if sequence == of_other
     }
-    match = best_match(first, _as_reference(second), same, length=sum(map(len, sequences)))
+    in_order = {
+        number: number
+        for number, (chain, other) in enumerate(zip(first, second, strict=True))
+        if chain.atoms.keys() & other.atoms.keys()
+    }
+    match = best_match(first, _as_reference(second), same, length=sum(map(len, sequences)), preferred=in_order)
     if match is None:
         return None
     judged = match.judged
