@@ -96,6 +96,7 @@ class Plan:
     template_searches: Mapping[str, Batch]
     folds: Mapping[tuple[str, str], Batch]
     relaxations: Mapping[tuple[str, str], Batch]
+    _refused: frozenset[tuple[str, str]] = field(repr=False)
     _targets: Mapping[str, Target] = field(repr=False)
     _chains: Mapping[str, Chain] = field(repr=False)
     _search_of: Mapping[str, Batch] = field(repr=False)
@@ -164,8 +165,13 @@ class Plan:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Ids of the targets that several engines predict, in the order of the sheet."""
-        return tuple(target.id for target in self._targets.values() if len(target.engines) > 1)
+        """Ids of the targets that several engines accept, in the order of the sheet."""
+        return tuple(target for target in self._targets if len(self.engines_compared(target)) > 1)
+
+    def engines_compared(self, target_id: str) -> tuple[str, ...]:
+        """The engines chosen for a target that accept it, in its order. Raises SnakefoldError without such a target."""
+        target = self.target(target_id)
+        return tuple(name for name in target.engines if (target_id, name) not in self._refused)
 
     def workloads(self) -> tuple[Workload, ...]:
         """The estimated work of every rule, in the order in which they run."""
@@ -262,6 +268,7 @@ def make_plan(targets: Sequence[Target], config: Config, engines: Mapping[str, E
         template_searches={batch.id: batch for batch in template_searches},
         folds=folds,
         relaxations=relaxations,
+        _refused=frozenset((target.id, name) for name, of_engine in refused.items() for target in of_engine),
         _targets=by_id,
         _chains=chains,
         _search_of=search_of,
