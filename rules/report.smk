@@ -41,7 +41,7 @@ rule compare_engines:
         "../envs/snakefold.yaml"
     resources:
         mem_mb=1000,
-        runtime=5,
+        runtime=FOLDING.compare_minutes,
     shell:
         "python -m snakefold compare-engines {input.folders:q} --comparison {output.comparison:q} --log {log:q}"
 

@@ -1,5 +1,6 @@
 """`comparison.json`: how far the engines that predicted one target agree."""
 
+import traceback
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -36,7 +37,8 @@ def compare_engines(folders: Sequence[Path], comparison: Path) -> None:
     for first, second in combinations(models, 2):
         try:
             found = agreement(models[first], models[second], _sequences(done))
-        except Exception as error:  # whatever it was, the run goes on with what can be compared
+        except Exception as error:  # the run goes on with what can be compared, the log tells what went wrong
+            traceback.print_exc()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             notes.append(f"{first} and {second} were not compared: {reason}")
             continue
@@ -44,6 +46,8 @@ def compare_engines(folders: Sequence[Path], comparison: Path) -> None:
             notes.append(f"{first} and {second} have fewer than three residues in common")
         else:
             pairs.append(_pair(first, second, found))
+            if found.dockq_fault:
+                notes.append(f"{first} and {second} have no DockQ: {found.dockq_fault}")
     write_json(
         comparison,
         {

@@ -257,6 +257,10 @@ class Folding:
         """Time limit of a relax job, minutes."""
         return self._limit(planning.relax_minutes(self._relaxation(wildcards), threads), attempt)
 
+    def compare_minutes(self, wildcards: Any, attempt: int) -> int:
+        """Time limit (minutes) of a comparison of engines."""
+        return self._limit(planning.compare_minutes(len(self.predictions_of_target(wildcards))), attempt)
+
     # Attempts
 
     def _limit(self, estimate: int, attempt: int, databases: Sequence[str] = ()) -> int:
@@ -305,12 +309,12 @@ class Folding:
         return [f"{self.config.results}/{target}/{engine}" for target, engine in self.plan.predictions]
 
     def predictions_of_target(self, wildcards: Any) -> list[str]:
-        """Folders of the predictions of one target, in the order of its engines."""
-        target = self.plan.target(wildcards.target)
-        return [f"{self.config.results}/{target.id}/{engine}" for engine in target.engines]
+        """Folders of one target's predictions by the engines that accept it, in the order of its engines."""
+        target = wildcards.target
+        return [f"{self.config.results}/{target}/{engine}" for engine in self.plan.engines_compared(target)]
 
     def comparisons(self, _: Any) -> list[str]:
-        """Comparisons of the engines of each target that has several."""
+        """Comparisons of the engines of each target that several accept."""
         return [f"{self.config.results}/{target}/comparison.json" for target in self.plan.compared]
 
     def root_of(self, in_results: Path) -> Path:

@@ -29,8 +29,9 @@ class Agreement:
     those that the other model lacks. `tm_score` (0-1) is normalised by the length of the whole target, so it is at most
     the share of the residues that were compared. `rmsd_ca` is in angstrom, after superposition of all of these.
     `lddt_ca` (0-1) and `per_residue_lddt` (by residue of the first model's chains, None where nothing was compared) are
-    means of both directions. `dockq` (0-1), so too, is None for single chains and where no chains touch.
-    `superposition` is that of the TM-score and puts the second model on the first.
+    means of both directions. `dockq` (0-1), so too, is None for single chains, where no chains touch, and where it
+    could not be computed: then `dockq_fault` says why, in one line. `superposition` is that of the TM-score and puts
+    the second model on the first.
     """
 
     tm_score: float
@@ -38,6 +39,7 @@ class Agreement:
     lddt_ca: float
     per_residue_lddt: tuple[tuple[float | None, ...], ...]
     dockq: float | None
+    dockq_fault: str | None
     chain_map: tuple[int | None, ...]
     residues: int
     only_first: int
@@ -48,7 +50,8 @@ class Agreement:
 def agreement(first: Sequence[ModelChain], second: Sequence[ModelChain], sequences: Sequence[str]) -> Agreement | None:
     """Compare two models of the target whose chains have these sequences; None with fewer than three common residues.
 
-    Chains of one sequence are interchangeable: the assignment with the best TM-score over the whole complex is taken.
+    Chains of one sequence are interchangeable: the assignment with the best TM-score over the whole complex is taken,
+    but the order of the target is only left for a gain of at least 0.005, as noise decides in a symmetric complex.
     Raises ValueError if a model has other chains than the target.
     """
     if any([len(chain.sequence) for chain in model] != list(map(len, sequences)) for model in (first, second)):
@@ -59,7 +62,12 @@ def agreement(first: Sequence[ModelChain], second: Sequence[ModelChain], sequenc
         for other, of_other in enumerate(sequences)
         if sequence == of_other
     }
-    match = best_match(first, _as_reference(second), same, length=sum(map(len, sequences)))
+    in_order = {
+        number: number
+        for number, (chain, other) in enumerate(zip(first, second, strict=True))
+        if chain.atoms.keys() & other.atoms.keys()
+    }
+    match = best_match(first, _as_reference(second), same, length=sum(map(len, sequences)), preferred=in_order)
     if match is None:
         return None
     judged = match.judged
@@ -71,12 +79,19 @@ def agreement(first: Sequence[ModelChain], second: Sequence[ModelChain], sequenc
     for (chain, index, _, _), value in zip(shared, per_judged, strict=True):
         per_residue[chain][index] = None if math.isnan(value) else float(value)
     count = len(shared)
+    dockq, fault = None, None
+    if len(sequences) > 1:
+        try:
+            dockq = _dockq_both_ways(first, second, shared, match.assignment)
+        except Exception as error:  # other packages compute it, and the scores above stand without it
+            fault = " ".join(f"{type(error).__name__}: {error}".split())
     return Agreement(
         tm_score=match.tm_score,
         rmsd_ca=superpose(second_ca, first_ca)[1],
         lddt_ca=lddt_ca,
         per_residue_lddt=tuple(map(tuple, per_residue)),
-        dockq=_dockq_both_ways(first, second, shared, match.assignment) if len(sequences) > 1 else None,
+        dockq=dockq,
+        dockq_fault=fault,
         chain_map=tuple(match.assignment.get(chain) for chain in range(len(sequences))),
         residues=count,
         only_first=_residues_with_ca(first) - count,

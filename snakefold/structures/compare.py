@@ -30,6 +30,7 @@ _MAX_PERMUTATIONS = 120
 _MAX_ASSIGNMENTS_SEARCHED = 16
 _RESIDUES_SEARCHED = 10_000
 _SEARCH_ROUNDS = 20
+_LEAST_GAIN = 0.005
 _SEARCH_LEVELS = 6
 
 
@@ -142,19 +143,23 @@ def best_match(
     alignments: Alignments,
     *,
     length: int | None = None,
+    preferred: Mapping[int, int] | None = None,
 ) -> Match | None:
     """The assignment of chains with the best TM-score; None if no three residues are in both.
 
-    `length` normalises the TM-score (see `tm_score`).
+    `length` normalises the TM-score (see `tm_score`). The assignment `preferred`, of chains that `alignments` pairs, is
+    left only for one whose TM-score is better by at least 0.005.
     """
+    pairs = {pair: _judged_of_pair(model, references, pair, aligned) for pair, aligned in alignments.items()}
     best: Match | None = None
-    for assignment in _assignments(model, references, alignments):
-        judged = _judged(model, references, alignments, assignment)
+    for assignment in ([preferred] if preferred else []) + _assignments(model, references, pairs):
+        judged = _joined(pairs, assignment)
         if judged.both.sum() < 3:
             continue
         score, superposition = tm_score(judged.reference_ca, judged.model_ca, length=length)
         # Equal scores keep the earlier assignment, so that chance in the last digits does not rename chains.
-        if best is None or score > best.tm_score + 1e-6:
+        least_gain = _LEAST_GAIN if best is not None and best.assignment is preferred else 1e-6
+        if best is None or score > best.tm_score + least_gain:
             best = Match(tm_score=score, assignment=assignment, superposition=superposition, judged=judged)
         if score > 1 - 1e-6:
             break
@@ -398,29 +403,26 @@ def _aligned_residues(sequence: str, other: str) -> list[tuple[int, int]]:
 def _assignments(
     model: Sequence[ModelChain],
     references: Sequence[PolymerChain],
-    alignments: Alignments,
-) -> list[dict[int, int]]:
+    pairs: Mapping[tuple[int, int], Judged],
+) -> list[Mapping[int, int]]:
     """Assignments model chain -> reference chain worth a search for the best TM-score, the most promising first.
 
     Every superposition of one chain on one of its likenesses proposes that which brings the other chains nearest to
     theirs; for few chains all permutations are looked at as well.
     """
-    proposals = [
-        _nearest_assignment(model, references, alignments, _judged(model, references, alignments, {first: second}))
-        for first, second in alignments
-    ]
-    choices = [
-        [other for other in range(len(references)) if (chain, other) in alignments] for chain in range(len(model))
-    ]
+    proposals = _nearest_assignments(len(model), len(references), pairs)
+    choices = [[other for other in range(len(references)) if (chain, other) in pairs] for chain in range(len(model))]
     if math.prod(len(choice) or 1 for choice in choices) <= _MAX_PERMUTATIONS:
         for picked in itertools.product(*(choice or [None] for choice in choices)):
             assignment = {chain: other for chain, other in enumerate(picked) if other is not None}
             if len(set(assignment.values())) == len(assignment):
                 proposals.append(assignment)
-    distinct = {tuple(sorted(proposal.items())): proposal for proposal in proposals if proposal}
+    distinct: dict[tuple[tuple[int, int], ...], Mapping[int, int]] = {
+        tuple(sorted(proposal.items())): proposal for proposal in proposals if proposal
+    }
     ranked = []
     for key, proposal in distinct.items():
-        judged = _judged(model, references, alignments, proposal)
+        judged = _joined(pairs, proposal)
         if judged.both.sum() >= 3:
             ranked.append((-len(proposal), -_quick_tm_score(judged), key))
     residues = sum(len(chain.atoms) for chain in model)
@@ -440,47 +442,71 @@ def _quick_tm_score(judged: Judged) -> float:
     return round(float((1 / (1 + squares / tm_d0(len(both)) ** 2)).sum(axis=1).max()) / len(both), 6)
 
 
-def _nearest_assignment(
-    model: Sequence[ModelChain],
-    references: Sequence[PolymerChain],
-    alignments: Alignments,
-    anchor: Judged,
-) -> dict[int, int]:
-    both = anchor.both
-    if both.sum() < 3:
-        return {}
-    superposition, _ = superpose(anchor.reference_ca[both], anchor.model_ca[both])
+def _nearest_assignments(
+    chains: int, references: int, pairs: Mapping[tuple[int, int], Judged]
+) -> list[Mapping[int, int]]:
+    """What each pair of chains proposes when it is superposed: every chain goes to the nearest of its likenesses.
+
+    The costs are mean distances of the CA atoms that both have, in angstrom.
+    """
+    present = {pair: judged.both for pair, judged in pairs.items() if judged.both.any()}
+    if not present:
+        return []
+    sizes = np.array([both.sum() for both in present.values()])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    rows, columns = np.array(list(present)).T
+    fixed = np.concatenate([pairs[pair].model_ca[both] for pair, both in present.items()])
+    mobile = np.concatenate([pairs[pair].reference_ca[both] for pair, both in present.items()])
     far = 1e6
-    costs = np.full((len(model), len(references)), far)
-    for (first, second), pairs in alignments.items():
-        judged = _judged(model, references, {(first, second): pairs}, {first: second})
-        present = judged.both
-        if present.any():
-            moved = superposition.apply(judged.reference_ca[present])
-            costs[first, second] = np.linalg.norm(moved - judged.model_ca[present], axis=1).mean()
-    rows, columns = linear_sum_assignment(costs)
-    return {int(first): int(second) for first, second in zip(rows, columns, strict=True) if costs[first, second] < far}
+    proposals: list[Mapping[int, int]] = []
+    for start, size in zip(starts, sizes, strict=True):
+        if size < 3:
+            continue
+        anchor = slice(start, start + size)
+        superposition, _ = superpose(mobile[anchor], fixed[anchor])
+        distances = np.linalg.norm(superposition.apply(mobile) - fixed, axis=1)
+        costs = np.full((chains, references), far)
+        costs[rows, columns] = np.add.reduceat(distances, starts) / sizes
+        proposals.append(
+            {
+                int(chain): int(other)
+                for chain, other in zip(*linear_sum_assignment(costs), strict=True)
+                if costs[chain, other] < far
+            }
+        )
+    return proposals
 
 
-def _judged(
+def _judged_of_pair(
     model: Sequence[ModelChain],
     references: Sequence[PolymerChain],
-    alignments: Alignments,
-    assignment: Mapping[int, int],
+    pair: tuple[int, int],
+    aligned: Sequence[tuple[int, int]],
 ) -> Judged:
     missing = np.full(3, np.nan)
+    chain, other = pair
     residues, model_ca, reference_ca = [], [], []
-    for chain, other in sorted(assignment.items()):
-        for index, other_index in alignments[chain, other]:
-            position = references[other].residues.get(other_index, {}).get("CA")
-            if position is not None:
-                residues.append((chain, index, other, other_index))
-                reference_ca.append(position)
-                model_ca.append(model[chain].atoms.get(index, {}).get("CA", missing))
+    for index, other_index in aligned:
+        position = references[other].residues.get(other_index, {}).get("CA")
+        if position is not None:
+            residues.append((chain, index, other, other_index))
+            reference_ca.append(position)
+            model_ca.append(model[chain].atoms.get(index, {}).get("CA", missing))
     return Judged(
         residues=residues,
-        model_ca=np.array(model_ca).reshape(-1, 3),
-        reference_ca=np.array(reference_ca).reshape(-1, 3),
+        model_ca=np.array(model_ca, dtype=float).reshape(-1, 3),
+        reference_ca=np.array(reference_ca, dtype=float).reshape(-1, 3),
+    )
+
+
+def _joined(pairs: Mapping[tuple[int, int], Judged], assignment: Mapping[int, int]) -> Judged:
+    """The residues to judge under an assignment, from those of each of its pairs of chains."""
+    parts = [pairs[pair] for pair in sorted(assignment.items())]
+    none = np.empty((0, 3))
+    return Judged(
+        residues=[residue for part in parts for residue in part.residues],
+        model_ca=np.concatenate([none, *(part.model_ca for part in parts)]),
+        reference_ca=np.concatenate([none, *(part.reference_ca for part in parts)]),
     )
 
 

@@ -157,6 +157,32 @@ def test_equal_chains_are_told_apart_by_where_they_lie() -> None:
     assert found.lddt_ca == 1
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_does_not_exchange_the_chains_of_a_symmetric_dimer(seed: int) -> None:
+    chain = complete(read_chains(UBIQUITIN)[0])
+    half_turn = np.diag([-1.0, -1.0, 1.0])
+    apart = moved(chain, np.eye(3), np.array([40.0, 0.0, 0.0]))
+    dimer = [apart, moved(apart, half_turn, np.zeros(3))]
+    first = [shaken(each, 4 * seed + number, 0.3) for number, each in enumerate(dimer)]
+    second = [moved(shaken(each, 4 * seed + 2 + number, 0.3), rotation(9), SHIFT) for number, each in enumerate(dimer)]
+    found = agreement(first, second, [chain.sequence] * 2)
+    assert found is not None
+    assert found.chain_map == (0, 1)
+    assert found.tm_score > 0.95
+
+
+def test_many_equal_chains_are_told_apart_without_all_permutations() -> None:
+    chain = complete(read_chains(UBIQUITIN)[0])
+    count = 12
+    first = in_a_row(chain, [30.0 * number + number**2 for number in range(count)])
+    order = np.random.default_rng(1).permutation(count)
+    second = [moved(first[index], rotation(9), SHIFT) for index in order]
+    found = agreement(first, second, [chain.sequence] * count)
+    assert found is not None
+    assert found.chain_map == tuple(np.argsort(order))
+    assert found.tm_score == pytest.approx(1, abs=1e-6)
+
+
 def test_chains_of_different_sequences_are_never_exchanged() -> None:
     chain = complete(read_chains(UBIQUITIN)[0])
     mutant = ModelChain(sequence="A" + chain.sequence[1:], atoms=chain.atoms, confidence=chain.confidence)

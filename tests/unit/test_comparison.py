@@ -149,6 +149,30 @@ def test_what_did_not_end_well_is_left_out_by_name(folders: list[Path]) -> None:
     assert (found["engines"], found["length"], len(found["left_out"])) == ([], None, 3)
 
 
+def test_what_cannot_be_compared_is_noted_and_its_traceback_logged(
+    folders: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(folders[2] / "model.cif", [CHAIN])
+    compare_engines(folders, folders[0].parent / "comparison.json")
+    found = comparison_of(folders)
+    assert [pair["engines"] for pair in found["pairs"]] == [["template", "esmfold"]]
+    reason = "were not compared: ValueError: its chains are not those of the target"
+    assert found["notes"] == [f"template and boltz {reason}", f"esmfold and boltz {reason}"]
+    assert capsys.readouterr().err.count("Traceback") == 2
+
+
+def test_a_fault_of_dockq_costs_nothing_but_dockq(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("no atoms\nat all")
+
+    before = comparison_of(folders)["pairs"][0]
+    monkeypatch.setattr("peppr.dockq", fail)
+    compare_engines(folders[:2], folders[0].parent / "comparison.json")
+    found = comparison_of(folders)
+    assert found["pairs"] == [{**before, "dockq": None}]
+    assert found["notes"] == ["template and esmfold have no DockQ: IndexError: no atoms at all"]
+
+
 def test_a_broken_comparison_costs_the_table_its_two_columns(folders: list[Path], tmp_path: Path) -> None:
     path = folders[0].parent / "comparison.json"
     for content in ("{", "[]", json.dumps({"pairs": [{"engines": ["template", "esmfold"]}]}), json.dumps({"pairs": 3})):

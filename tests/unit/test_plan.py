@@ -328,6 +328,11 @@ def test_a_target_that_one_engine_refuses_gets_a_small_job_that_needs_nothing() 
     assert (refused.seconds, refused.memory_mb, refused.gpus) == (0, 0, 0)
     assert made.relaxation_of("alone", "long").seconds == 0
     assert made.fold_of("alone", "short").gpus == 1
+    # Of the two engines of `long` one is left, so there is nothing to compare.
+    assert made.compared == ()
+    assert made.engines_compared("long") == ("aligned",)
+    both = plan([target("short", short, engines=("alone", "aligned"))])
+    assert (both.compared, both.engines_compared("short")) == (("short",), ("alone", "aligned"))
     only_refused = plan([target("long", "M" * 2100, engines=("template",))])
     assert not only_refused.searches
     assert only_refused.searches_of_fold("template", only_refused.fold_of("template", "long").id) == ()

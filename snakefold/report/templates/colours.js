@@ -17,7 +17,7 @@
   const UNKNOWN = "#9aa7b2";
   // Agreement of engines is neither: orange to blue, after ColorBrewer's PuOr.
   const AGREEMENT = [[30, [166, 80, 6]], [50, [226, 132, 28]], [65, [228, 178, 108]], [80, [128, 140, 200]], [95, [62, 66, 164]]];
-  // Of the engines there are up to three others.
+  // Three engines have colours of their own; those of more others repeat.
   const OVERLAYS = {
     light: { reference: "#3d4853", template: "#c26a00", engine: "#a0308c", engine2: "#228956", engine3: "#730000" },
     dark: { reference: "#d3dce3", template: "#f2a83b", engine: "#e87fd2", engine2: "#40e090", engine3: "#7fa8ff" },

@@ -113,13 +113,18 @@
       if (!overlay || !viewer || laid[key]) return;
       if (overlay.text) { laid[key] = viewer.addModel(overlay.text, "cif"); return; }
       app.loadPrediction(overlay.row).then((other) => {
-        if (stopped || laid[key] || !other.model) return;
+        if (stopped || laid[key]) return;
+        if (!other.model) throw new Error("the page has no model of it");
         laid[key] = viewer.addModel(other.model, "cif");
         for (const atom of laid[key].selectedAtoms({})) [atom.x, atom.y, atom.z] = overlay.move([atom.x, atom.y, atom.z]);
         style();
-      }, (error) => {
-        tools.querySelector(`[data-toggle="${key}"]`).disabled = true;
+      }).catch((error) => {
+        if (stopped) return;
+        const toggle = tools.querySelector(`[data-toggle="${key}"]`);
+        toggle.checked = false;
+        toggle.disabled = true;
         state[key] = false;
+        style();
         readout.textContent = `${overlay.name} did not load: ${error.message}.`;
       });
     }
