@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from snakefold.databases.registry import Preset
-from snakefold.engines import ENGINES
+from snakefold.engines import ENGINES, engines_for
 from snakefold.engines.base import Engine
 from snakefold.errors import FaultsError
 from snakefold.files import is_address, write_json
@@ -335,11 +335,11 @@ class Config(Section):
 
         Engines that a sheet names for its rows are not counted.
         """
+        engines = engines_for(self)
         names: list[str] = []
-        for engine in (ENGINES[name] for name in self.engines):
-            templates = engine.needs_templates or bool(self.parameters_of_engine(engine.name).get("templates"))
-            names += preset.msa if engine.needs_msa or templates else ()
-            names += [preset.templates] if templates else []
+        for engine in (engines[name] for name in self.engines):
+            names += preset.msa if engine.needs_msa or engine.needs_templates else ()
+            names += [preset.templates] if engine.needs_templates else []
             names += [] if engine.weights is None else [engine.weights]
         return list(dict.fromkeys(names))
 
