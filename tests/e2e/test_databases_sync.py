@@ -118,11 +118,13 @@ def test_a_job_that_dies_is_gone_on_with_and_ctrl_c_leaves_it_running(aws_clone:
     assert f"job {job['jobId']} (RUNNING) brings other databases" in refused
 
     process = started(aws_clone, *chosen)
-    server.hold_after = None
+    assert process.stdout
+    seen = iter(process.stdout)
+    assert any(f"job {job['jobId']} is at it already" in line for line in seen)
+    server.hold_after = None  # not earlier: the job could end before this command has looked for it
     server.release.set()
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert f"job {job['jobId']} is at it already" in output
+    output = "".join(seen)
+    assert process.wait(timeout=60) == 0, output
     assert len(jobs(aws_clone)) == earlier + 2
     assert server.served < 1.6 * len(CONTENT)
     found = aws.client("s3").get_object(Bucket=BUCKET, Key=".snakefold/databases/served/proteins.fasta")
