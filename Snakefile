@@ -26,6 +26,7 @@ wildcard_constraints:
     step=r"search_msa|fold|score",
     owner=r"[a-z0-9_]+",
     engine=r"[a-z0-9]+",
+    engines=r"[a-z0-9]+(-[a-z0-9]+)+",
     batch=r"[0-9a-f]{12}",
     target=r"[A-Za-z0-9][A-Za-z0-9._-]*",
 
@@ -48,6 +49,7 @@ rule all:
         FOLDING.comparisons,
         # Their names say what they were made from: a folder of another plan is not taken for one of this.
         FOLDING.receipts,
+        "<timings>",
         "<results>/summary.tsv",
         "<results>/report/index.html",
         "<results>/outcome.json",

@@ -94,7 +94,7 @@ def main() -> None:
 
 def make_report(sources: Sequence[Path], results: Path, size: int) -> dict[str, Any]:
     """Write a results folder with `size` targets and its report; what that took."""
-    folders = []
+    folders, comparisons = [], []
     for number in range(size):
         source = sources[number % len(sources)]
         target = results / f"{source.name}_{number:04d}"
@@ -108,10 +108,19 @@ def make_report(sources: Sequence[Path], results: Path, size: int) -> dict[str, 
                 elif not path.name.startswith("."):
                     (folder / path.name).symlink_to(path.resolve())
             folders.append(folder)
-        if (source / "comparison.json").is_file():
-            (target / "comparison.json").symlink_to((source / "comparison.json").resolve())
+        for path in source.glob("comparison.*.json"):
+            comparisons.append(target / path.name)
+            comparisons[-1].symlink_to(path.resolve())
     start = time.process_time()
-    write_report(folders, results / "report", results=results, title=f"{size} targets", run={}, timings=None)
+    write_report(
+        folders,
+        results / "report",
+        results=results,
+        title=f"{size} targets",
+        run={},
+        timings=None,
+        comparisons=comparisons,
+    )
     took = time.process_time() - start
     data = sum(path.stat().st_size for path in (results / "report" / "data").rglob("*.js"))
     single = (results / "report" / "single.html").stat().st_size

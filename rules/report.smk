@@ -27,15 +27,15 @@ rule score:
 
 
 rule compare_engines:
-    """Tell how far the engines agree that predicted one target."""
+    """Tell how far the engines of its name agree that predicted one target."""
     input:
-        folders=FOLDING.predictions_of_target,
+        folders=FOLDING.predictions_compared,
     output:
-        comparison="<results>/{target}/comparison.json",
+        comparison="<results>/{target}/comparison.{engines}.json",
     log:
-        "<logs>/compare_engines/{target}.log",
+        "<logs>/compare_engines/{engines}/{target}.log",
     benchmark:
-        "<benchmarks>/compare_engines/{target}.jsonl"
+        "<benchmarks>/compare_engines/{engines}/{target}.jsonl"
     retries: FOLDING.retries_of_rule
     conda:
         "../envs/snakefold.yaml"

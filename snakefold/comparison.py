@@ -1,4 +1,4 @@
-"""`comparison.json`: how far the engines that predicted one target agree."""
+"""`comparison.<engines>.json`: how far the engines that predicted one target agree."""
 
 import traceback
 from collections.abc import Mapping, Sequence

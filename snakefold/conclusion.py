@@ -31,7 +31,7 @@ def summarize(folding: Folding, table: Path, timings: Path) -> None:
 
     root = folding.root_of(table)
     folding.withdraw_timings()
-    write_summary(folding.prediction_folders(root), table)
+    write_summary(folding.prediction_folders(root), table, folding.comparison_paths(root))
     write_json(timings, _timings(folding, root))
 
 
@@ -56,6 +56,7 @@ def report(folding: Folding, page: Path, timings: Path) -> None:
             "config_digest": sha256_of_json(science)[:16],
         },
         timings=read_json(timings),
+        comparisons=folding.comparison_paths(root),
     )
 
 

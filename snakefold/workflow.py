@@ -259,7 +259,7 @@ class Folding:
 
     def compare_minutes(self, wildcards: Any, attempt: int) -> int:
         """Time limit (minutes) of a comparison of engines."""
-        return self._limit(planning.compare_minutes(len(self.predictions_of_target(wildcards))), attempt)
+        return self._limit(planning.compare_minutes(len(self.predictions_compared(wildcards))), attempt)
 
     # Attempts
 
@@ -308,14 +308,19 @@ class Folding:
         """Folders of all predictions, in the order of the sheet."""
         return [f"{self.config.results}/{target}/{engine}" for target, engine in self.plan.predictions]
 
-    def predictions_of_target(self, wildcards: Any) -> list[str]:
-        """Folders of one target's predictions by the engines that accept it, in the order of its engines."""
-        target = wildcards.target
-        return [f"{self.config.results}/{target}/{engine}" for engine in self.plan.engines_compared(target)]
+    def predictions_compared(self, wildcards: Any) -> list[str]:
+        """Folders of the predictions that a comparison is of, in its order."""
+        return [f"{self.config.results}/{wildcards.target}/{engine}" for engine in wildcards.engines.split("-")]
 
     def comparisons(self, _: Any) -> list[str]:
-        """Comparisons of the engines of each target that several accept."""
-        return [f"{self.config.results}/{target}/comparison.json" for target in self.plan.compared]
+        """Comparisons of the engines of each target that several accept.
+
+        Their names tell which: a controller without records must not take those of other engines for this plan's.
+        """
+        return [
+            f"{self.config.results}/{target}/comparison.{'-'.join(self.plan.engines_compared(target))}.json"
+            for target in self.plan.compared
+        ]
 
     def root_of(self, in_results: Path) -> Path:
         """Where the paths of this run begin for a job, by the path of a file directly in its results folder.
@@ -327,6 +332,10 @@ class Folding:
     def prediction_folders(self, root: Path = Path()) -> list[Path]:
         """The same folders below `root` (see `root_of`)."""
         return [root / folder for folder in self.predictions(None)]
+
+    def comparison_paths(self, root: Path = Path()) -> list[Path]:
+        """The comparisons of engines below `root` (see `root_of`)."""
+        return [root / comparison for comparison in self.comparisons(None)]
 
     def receipt_paths(self, root: Path = Path()) -> list[Path]:
         """The receipts of all batches below `root` (see `root_of`)."""

@@ -1,4 +1,4 @@
-"""What the report shows of `comparison.json`, seen from one of the engines that it compares."""
+"""What the report shows of a comparison of engines, seen from one of the engines that it compares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -107,6 +107,7 @@ def write_report(
     title: str,
     run: Mapping[str, Any],
     timings: Mapping[str, Any] | None,
+    comparisons: Sequence[Path] = (),
 ) -> None:
     """Write the report of a run into `folder`, which appears whole or not at all.
 
@@ -120,12 +121,13 @@ def write_report(
             any other key becomes a line of its own. Nothing in it may differ between two runs of the same input.
         timings: seconds, which do differ: `steps` (step -> seconds) and `predictions` ("target/engine" -> seconds),
             both optional. None where unknown.
+        comparisons: those of targets that several engines predicted, beside their predictions.
 
     Raises:
         SnakefoldError: two predictions would share a data file.
 
     """
-    predictions = list(read_predictions(folders))
+    predictions = list(read_predictions(folders, comparisons))
     names = _data_names(predictions)
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))

@@ -1,7 +1,6 @@
 """Reading the folders that `score` writes, and `summary.tsv`: one row per prediction."""
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ class Prediction:
     """What `score` left in one `<results>/<target>/<engine>/`.
 
     `status` is `status.json`; `scores` is `scores.json`, or an empty mapping where there is none (skipped, failed).
-    `pairs` are those of the target's `comparison.json`: every two finished predictions of it in this run.
+    `pairs` are those of the target's comparison: every two finished predictions of it in this run.
     """
 
     folder: Path
@@ -49,24 +48,22 @@ class Prediction:
         return path if path.is_file() else None
 
 
-def read_predictions(folders: Sequence[Path]) -> Iterator[Prediction]:
-    """Read the predictions of a run one by one, those of a target with several engines with their comparisons."""
-    engines: dict[Path, set[str]] = defaultdict(set)
-    for folder in folders:
-        engines[folder.parent].add(folder.name)
+def read_predictions(folders: Sequence[Path], comparisons: Sequence[Path] = ()) -> Iterator[Prediction]:
+    """Read the predictions of a run one by one, with the comparisons of those targets that have one beside them."""
+    compared = {comparison.parent: comparison for comparison in comparisons}
     before, pairs = None, ()
     for folder in folders:
         target = folder.parent
         if target != before:  # the predictions of a target come one after the other
-            before, pairs = target, _read_pairs(target, engines[target]) if len(engines[target]) > 1 else ()
+            before, pairs = target, _read_pairs(compared[target]) if target in compared else ()
         yield replace(read_prediction(folder), pairs=pairs)
 
 
-def _read_pairs(target: Path, engines: set[str]) -> Sequence[Mapping[str, Any]]:
-    """The pairs of a target's comparison; none where it is missing or broken. Engines of an older plan may be in it."""
+def _read_pairs(comparison: Path) -> Sequence[Mapping[str, Any]]:
+    """The pairs of a target's comparison; none where it is missing or broken."""
     try:
-        pairs = [dict(pair) for pair in read_json(target / "comparison.json")["pairs"]]
-        return [pair for pair in pairs if engines.issuperset(pair["engines"]) and pair.keys() >= _OF_PAIR]
+        pairs = [dict(pair) for pair in read_json(comparison)["pairs"]]
+        return [pair for pair in pairs if pair.keys() >= _OF_PAIR]
     except (OSError, ValueError, TypeError, KeyError):
         return ()
 
@@ -247,13 +244,14 @@ def _cell(value: Any) -> str:
     return " ".join(str(value).split())
 
 
-def write_summary(folders: Sequence[Path], path: Path) -> None:
+def write_summary(folders: Sequence[Path], path: Path, comparisons: Sequence[Path] = ()) -> None:
     """Write `summary.tsv`: one row per prediction, in the order given; a cell is empty where nothing is known.
 
-    `folders` are `<results>/<target>/<engine>`; the last column is the model's path relative to the table's folder.
+    `folders` are `<results>/<target>/<engine>`, `comparisons` lie beside those that they compare. The last column is
+    the model's path relative to the table's folder.
     """
     lines = ["\t".join([*(column.name for column in COLUMNS), "model"])]
-    for prediction in read_predictions(folders):
+    for prediction in read_predictions(folders, comparisons):
         row = row_of(prediction)
         cells = []
         for column in COLUMNS:

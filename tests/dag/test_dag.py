@@ -1,5 +1,6 @@
 """What the workflow plans: few jobs, the same ones whatever lies on disk, and clear words for a bad sheet."""
 
+import os
 import random
 import re
 from collections.abc import Callable
@@ -145,10 +146,29 @@ def test_only_targets_of_several_engines_have_them_compared(clone: Clone, write_
     counts = job_counts(output)
     assert (counts["score"], counts["compare_engines"]) == (7, 2)
     compared = sorted(line for line in commands(output) if "compare-engines" in line)
-    assert (
-        "compare-engines results/t1/template results/t1/esmfold --comparison results/t1/comparison.json" in compared[0]
-    )
+    folders = "results/t1/template results/t1/esmfold"
+    assert f"compare-engines {folders} --comparison results/t1/comparison.template-esmfold.json" in compared[0]
     assert "results/t3/esmfold results/t3/boltz results/t3/template --comparison" in compared[1]
+
+
+def test_without_records_the_table_of_another_choice_of_engines_is_not_taken_for_this_ones(
+    clone: Clone, write_sheet: SHEET
+) -> None:
+    sheet = write_sheet({"id": "one", "sequence": sequences(1)[0]})
+    run = ("-n", "--config", f"samples={sheet}", "engines=[template,esmfold]")
+    made = re.findall(r"[^\s,]+", " ".join(re.findall(r"^    output: (.*)$", clone.run(*run), re.MULTILINE)))
+    # All is there but the timings: so a run with other engines leaves it on a storage when it has summarized.
+    for path in (clone.folder / name for name in made if "/timings/" not in name):
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:
+            path.mkdir(parents=True)
+            (path / ".snakemake_timestamp").touch()
+    for path in clone.folder.rglob("*"):
+        os.utime(path, (1, 1))
+    counts = job_counts(clone.run(*run))
+    assert {name for name in counts if name != "total"} == {"summarize", "report", "conclude", "all"}
 
 
 def test_a_target_too_long_for_the_largest_gpu_is_a_fault_of_the_sheet(clone: Clone, write_sheet: SHEET) -> None:

@@ -44,6 +44,7 @@ NAMES = "A ALA E GLU F PHE G GLY H HIS I ILE K LYS L LEU M MET Q GLN R ARG S SER
 THREE = dict(zip(NAMES.split()[::2], NAMES.split()[1::2], strict=True))
 HOSTILE = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
 TIMINGS = {"steps": {"fold": 12.5}, "predictions": {"helix/template": 7.25}}
+COMPARISON = "comparison.template-esmfold.json"
 RUN = {
     "software": {"snakefold": "0.1.0", "openmm": "8.4"},
     "databases": [{"name": "mini_pdb", "version": "1", "licence": "CC0-1.0", "digest": "ab" * 32}],
@@ -211,7 +212,15 @@ class Run:
         return folder
 
     def write(self, title: str = "Helices", timings: Mapping[str, Any] | None = TIMINGS) -> None:
-        write_report(self.folders, self.report, results=self.results, title=title, run=RUN, timings=timings)
+        write_report(
+            self.folders,
+            self.report,
+            results=self.results,
+            title=title,
+            run=RUN,
+            timings=timings,
+            comparisons=[*self.results.glob(f"*/{COMPARISON}")],
+        )
 
 
 def make_run(results: Path) -> Run:
@@ -767,7 +776,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Run:
     ):
         folder = run.done("dimer", engine, 80.0, chains="AB", kind=kind)
         write_structure(folder / "model.cif", [chain(*first, turned), chain(*second, turned)])
-    compare_engines(run.folders, run.results / "dimer" / "comparison.json")
+    compare_engines(run.folders, run.results / "dimer" / COMPARISON)
     run.status("dimer", "boltz", "failed", step="fold", reason="out of memory")
     run.done("alone", "template", 70.0)
     run.write(title="Engines")
@@ -775,7 +784,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_several_engines_of_a_target_are_compared_in_its_panel(browser: Browser, engines: Run) -> None:
-    (pair,) = json.loads((engines.results / "dimer" / "comparison.json").read_text())["pairs"]
+    (pair,) = json.loads((engines.results / "dimer" / COMPARISON).read_text())["pairs"]
     for opened in open_page(browser, engines.report, width=1280):
         page = opened.page
         opened.choose_drawn("dimer/template")
@@ -845,7 +854,7 @@ def test_the_other_engines_model_is_carried_onto_this_one(browser: Browser, engi
 
 
 def test_the_table_sorts_and_filters_by_agreement_where_there_is_any(browser: Browser, engines: Run, run: Run) -> None:
-    (pair,) = json.loads((engines.results / "dimer" / "comparison.json").read_text())["pairs"]
+    (pair,) = json.loads((engines.results / "dimer" / COMPARISON).read_text())["pairs"]
     for opened in open_page(browser, engines.report, width=1180):
         page = opened.page
         cell = page.locator('tr[data-key="dimer/esmfold"] td').all_inner_texts()

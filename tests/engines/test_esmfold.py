@@ -122,10 +122,10 @@ def test_two_engines_of_one_target_are_compared(weights: Path, tmp_path: Path) -
     output = clone.run("--config", "samples=sheet.tsv")
     assert "4 done, 1 skipped, 0 failed" in output
     results = clone.folder / "results"
-    assert not (results / "alone" / "comparison.json").exists()
-    left = read_json(results / "left" / "comparison.json")
+    assert not [*(results / "alone").glob("comparison.*")]
+    left = read_json(results / "left" / "comparison.esmfold-template.json")
     assert (left["engines"], left["pairs"], list(left["left_out"])) == (["esmfold"], [], ["template"])
-    found = read_json(results / "both" / "comparison.json")
+    found = read_json(results / "both" / "comparison.template-esmfold.json")
     (pair,) = found["pairs"]
     assert pair["engines"] == found["engines"] == ["template", "esmfold"]
     assert (found["length"], pair["residues"], pair["only"]) == (26, 26, [0, 0])

@@ -1,4 +1,4 @@
-"""`comparison.json` and what the table and the report make of it, on folders that `score` wrote."""
+"""Comparisons of engines, and what the table and the report make of them, on folders that `score` wrote."""
 
 import csv
 import json
@@ -20,6 +20,7 @@ from .structure_helpers import MINI, model, moved, rotation
 
 CHAIN = model(read_chains(MINI / "targets" / "ubiquitin.cif.gz")[0])
 ENGINES = ("template", "esmfold", "boltz")
+COMPARISON = "comparison.template-esmfold-boltz.json"
 SHIFT = np.array([10.0, -20.0, 30.0])
 
 
@@ -65,7 +66,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     predicted(results, "template", dimer)
     predicted(results, "esmfold", [moved(chain, rotation(2), SHIFT) for chain in reversed(dimer)])
     predicted(results, "boltz", [bent(dimer[0], 4.0), dimer[1]])
-    compare_engines([results / "dimer" / engine for engine in ENGINES], results / "dimer" / "comparison.json")
+    compare_engines([results / "dimer" / engine for engine in ENGINES], results / "dimer" / COMPARISON)
     return results
 
 
@@ -76,13 +77,17 @@ def folders(written: Path, tmp_path: Path) -> list[Path]:
     return [results / "dimer" / engine for engine in ENGINES]
 
 
+def comparison(folders: list[Path]) -> Path:
+    return folders[0].parent / COMPARISON
+
+
 def comparison_of(folders: list[Path]) -> dict[str, Any]:
-    return read_json(folders[0].parent / "comparison.json")
+    return read_json(comparison(folders))
 
 
 def test_every_two_engines_are_compared_and_the_same_bytes_come_again(folders: list[Path], tmp_path: Path) -> None:
     found = comparison_of(folders)
-    content = (folders[0].parent / "comparison.json").read_bytes()
+    content = comparison(folders).read_bytes()
     compare_engines(folders, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == content
     assert str(tmp_path) not in content.decode()
@@ -108,7 +113,7 @@ def test_the_table_has_the_mean_over_an_engines_own_comparisons(folders: list[Pa
     alone = predicted(tmp_path / "results", "template", [CHAIN], target="alone")
     pairs = comparison_of(folders)["pairs"]
     folders = [*folders, alone]
-    write_summary(folders, tmp_path / "results" / "summary.tsv")
+    write_summary(folders, tmp_path / "results" / "summary.tsv", [comparison(folders)])
     with (tmp_path / "results" / "summary.tsv").open(newline="") as handle:
         rows = list(csv.DictReader(handle, delimiter="\t"))
     for column, score in (("agreement_lddt", "lddt_ca"), ("agreement_tm", "tm_score")):
@@ -121,7 +126,9 @@ def test_the_table_has_the_mean_over_an_engines_own_comparisons(folders: list[Pa
 def test_residues_are_told_in_the_order_of_each_engines_chains(folders: list[Path]) -> None:
     pairs = comparison_of(folders)["pairs"]
     exchanged, bending, both = (np.array(pair["per_residue_lddt"]) for pair in pairs)
-    template, esmfold, boltz = (np.array(per_residue_agreement(each)) for each in read_predictions(folders))
+    template, esmfold, boltz = (
+        np.array(per_residue_agreement(each)) for each in read_predictions(folders, [comparison(folders)])
+    )
     # ESMFold's chain B lies where the others have chain A.
     assert template == pytest.approx((exchanged + bending) / 2)
     assert esmfold == pytest.approx((exchanged[::-1] + both) / 2)
@@ -129,22 +136,17 @@ def test_residues_are_told_in_the_order_of_each_engines_chains(folders: list[Pat
     assert abs(template[0, 39] - template[1, 39]) > 0.01
 
 
-def test_engines_of_another_plan_are_not_shown(folders: list[Path]) -> None:
-    assert [len(each.pairs) for each in read_predictions(folders[:2])] == [1, 1]
-    assert [len(each.pairs) for each in read_predictions(folders[:1])] == [0]
-
-
 def test_what_did_not_end_well_is_left_out_by_name(folders: list[Path]) -> None:
     write_status(folders[1], "dimer", "esmfold", "failed", step="fold", kind="out_of_memory", reason="too large")
     (folders[2] / "model.cif").write_text("data_model\n")
-    compare_engines(folders, folders[0].parent / "comparison.json")
+    compare_engines(folders, comparison(folders))
     found = comparison_of(folders)
     assert (found["engines"], found["pairs"]) == (["template"], [])
     assert found["left_out"]["esmfold"] == "failed: too large"
     assert found["left_out"]["boltz"].startswith("boltz/model.cif: ")
     for folder in folders:
         write_status(folder, "dimer", folder.name, "skipped", reason="no template")
-    compare_engines(folders, folders[0].parent / "comparison.json")
+    compare_engines(folders, comparison(folders))
     found = comparison_of(folders)
     assert (found["engines"], found["length"], len(found["left_out"])) == ([], None, 3)
 
@@ -153,7 +155,7 @@ def test_what_cannot_be_compared_is_noted_and_its_traceback_logged(
     folders: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_model(folders[2] / "model.cif", [CHAIN])
-    compare_engines(folders, folders[0].parent / "comparison.json")
+    compare_engines(folders, comparison(folders))
     found = comparison_of(folders)
     assert [pair["engines"] for pair in found["pairs"]] == [["template", "esmfold"]]
     reason = "were not compared: ValueError: its chains are not those of the target"
@@ -167,16 +169,16 @@ def test_a_fault_of_dockq_costs_nothing_but_dockq(folders: list[Path], monkeypat
 
     before = comparison_of(folders)["pairs"][0]
     monkeypatch.setattr("peppr.dockq", fail)
-    compare_engines(folders[:2], folders[0].parent / "comparison.json")
+    compare_engines(folders[:2], comparison(folders))
     found = comparison_of(folders)
     assert found["pairs"] == [{**before, "dockq": None}]
     assert found["notes"] == ["template and esmfold have no DockQ: IndexError: no atoms at all"]
 
 
 def test_a_broken_comparison_costs_the_table_its_two_columns(folders: list[Path], tmp_path: Path) -> None:
-    path = folders[0].parent / "comparison.json"
+    path = comparison(folders)
     for content in ("{", "[]", json.dumps({"pairs": [{"engines": ["template", "esmfold"]}]}), json.dumps({"pairs": 3})):
         path.write_text(content)
-        write_summary(folders, tmp_path / "summary.tsv")
+        write_summary(folders, tmp_path / "summary.tsv", [path])
         assert len((tmp_path / "summary.tsv").read_text().splitlines()) == 4
-        assert [per_residue_agreement(each) for each in read_predictions(folders)] == [[], [], []]
+        assert [per_residue_agreement(each) for each in read_predictions(folders, [path])] == [[], [], []]
