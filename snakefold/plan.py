@@ -71,6 +71,15 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pins:
+    """Which databases the steps read: digests of their entries in the registry, by name (`weights` by engine)."""
+
+    msa: Mapping[str, str] = field(default_factory=dict)
+    templates: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """The jobs of one rule: how many, of how many members, and the estimated hours of one core or one GPU."""
 
@@ -215,7 +224,7 @@ class Plan:
         return tuple(loads)
 
 
-def make_plan(targets: Sequence[Target], config: Config, engines: Mapping[str, Engine] = ENGINES) -> Plan:
+def make_plan(targets: Sequence[Target], config: Config, pins: Pins, engines: Mapping[str, Engine] = ENGINES) -> Plan:
     """Plan the batches of a run. The order of the targets decides the order of `predictions` and nothing else.
 
     The ids of the targets must be unique, as `read_targets` makes sure.
@@ -224,14 +233,14 @@ def make_plan(targets: Sequence[Target], config: Config, engines: Mapping[str, E
     chains = {chain.search_id: chain for target in targets for chain in target.chains}
     searched, with_templates = _searched_chains(accepted, engines)
 
-    searches = _search_batches([chains[key] for key in searched], config)
+    searches = _search_batches([chains[key] for key in searched], config, pins)
     search_of = _by_member(searches)
     template_searches: list[Batch] = []
     search_of_template_search: dict[str, str] = {}
     for search in searches:
         members = [member for member in search.members if member in with_templates]
         if members:
-            batch = _template_search_batch(search, [chains[member] for member in members], config)
+            batch = _template_search_batch(search, [chains[member] for member in members], config, pins)
             template_searches.append(batch)
             search_of_template_search[batch.id] = search.id
     template_search_of = _by_member(template_searches)
@@ -246,8 +255,9 @@ def make_plan(targets: Sequence[Target], config: Config, engines: Mapping[str, E
     digests = {target.id: _digest_of_target(target) for target in targets}
     for name in accepted:
         engine = engines[name]
-        batches = _fold_batches(engine, accepted[name], digests, config)
-        refusals = _refusal_batches(engine, refused[name], digests, config)
+        settings = _fold_settings(engine, config, pins)
+        batches = _fold_batches(engine, accepted[name], digests, settings, config)
+        refusals = _refusal_batches(engine, refused[name], digests, settings, config)
         for fold, works in (*((fold, True) for fold in batches), *((fold, False) for fold in refusals)):
             folds[name, fold.id] = fold
             fold_of.update(((name, member), fold) for member in fold.members)
@@ -384,17 +394,16 @@ def _searched_chains(
     return sorted(searched), with_templates
 
 
-def _search_settings(config: Config) -> dict[str, Any]:
+def _search_settings(config: Config, pins: Pins) -> dict[str, Any]:
     # Where the databases lie does not change what is found; which they are does.
-    databases = {"registry": config.databases.registry, "preset": config.databases.preset}
-    return {"version": versions.SEARCH_MSA, "search": config.search.parameters(), "databases": databases}
+    return {"version": versions.SEARCH_MSA, "search": config.search.parameters(), "databases": dict(pins.msa)}
 
 
-def _template_settings(config: Config) -> dict[str, Any]:
-    return {"version": versions.SEARCH_TEMPLATES, **config.templates.parameters()}
+def _template_settings(config: Config, pins: Pins) -> dict[str, Any]:
+    return {"version": versions.SEARCH_TEMPLATES, "databases": dict(pins.templates), **config.templates.parameters()}
 
 
-def _search_batches(chains: Sequence[Chain], config: Config) -> list[Batch]:
+def _search_batches(chains: Sequence[Chain], config: Config, pins: Pins) -> list[Batch]:
     """One pass over the databases serves all chains of a batch, so there are no length buckets.
 
     The size of the databases is not known when the workflow is parsed: `plan.search_seconds` stands for it.
@@ -408,7 +417,7 @@ def _search_batches(chains: Sequence[Chain], config: Config) -> list[Batch]:
         return config.plan.search_seconds * config.search.iterations * share
 
     parts = _dealt(chains, digest=lambda chain: _sha256(chain.search_id), seconds=seconds, config=config)
-    settings = _search_settings(config)
+    settings = _search_settings(config, pins)
     return [
         _batch(
             step="search_msa",
@@ -433,14 +442,14 @@ def _identity_of_chain(chain: Chain) -> list[str | None]:
     return [chain.search_id, None if chain.msa is None else chain.msa.as_posix()]
 
 
-def _template_search_batch(search: Batch, chains: Sequence[Chain], config: Config) -> Batch:
+def _template_search_batch(search: Batch, chains: Sequence[Chain], config: Config, pins: Pins) -> Batch:
     return _batch(
         step="search_templates",
         engine=None,
         members=[(len(chain.sequence), chain.search_id, _TEMPLATE_SEARCH_SECONDS) for chain in chains],
         identity={
             "search": search.id,
-            "settings": _template_settings(config),
+            "settings": _template_settings(config, pins),
             "members": sorted(chain.search_id for chain in chains),
         },
         overhead=0,
@@ -463,21 +472,27 @@ def _path(path: Path | None) -> str:
     return "" if path is None else path.as_posix()
 
 
-def _fold_settings(engine: Engine, config: Config) -> dict[str, Any]:
+def _fold_settings(engine: Engine, config: Config, pins: Pins) -> dict[str, Any]:
     return {
         "engine": engine.name,
         "version": engine.version,
         "parameters": config.parameters_of_engine(engine.name),
-        "search": _search_settings(config) if engine.needs_msa or engine.needs_templates else None,
-        "templates": _template_settings(config) if engine.needs_templates else None,
+        "weights": pins.weights.get(engine.name),
+        "search": _search_settings(config, pins) if engine.needs_msa or engine.needs_templates else None,
+        "templates": _template_settings(config, pins) if engine.needs_templates else None,
     }
 
 
-def _fold_batches(engine: Engine, targets: Sequence[Target], digests: Mapping[str, str], config: Config) -> list[Batch]:
+def _fold_batches(
+    engine: Engine,
+    targets: Sequence[Target],
+    digests: Mapping[str, str],
+    settings: Mapping[str, Any],
+    config: Config,
+) -> list[Batch]:
     buckets: dict[int, list[Target]] = defaultdict(list)
     for target in targets:
         buckets[_bucket(target.length)].append(target)
-    settings = _fold_settings(engine, config)
     batches: list[Batch] = []
     for _, bucket in sorted(buckets.items()):
         parts = _dealt(
@@ -507,7 +522,11 @@ def _fold_batches(engine: Engine, targets: Sequence[Target], digests: Mapping[st
 
 
 def _refusal_batches(
-    engine: Engine, targets: Sequence[Target], digests: Mapping[str, str], config: Config
+    engine: Engine,
+    targets: Sequence[Target],
+    digests: Mapping[str, str],
+    settings: Mapping[str, Any],
+    config: Config,
 ) -> list[Batch]:
     """Batches of targets that the engine refuses: jobs that only say so, and must not ask for a large machine."""
     parts = _dealt(targets, digest=lambda target: digests[target.id], seconds=lambda _: 0.0, config=config)
@@ -517,7 +536,7 @@ def _refusal_batches(
             engine=engine.name,
             members=[(target.length, target.id, 0.0) for target in part],
             identity={
-                "settings": _fold_settings(engine, config),
+                "settings": settings,
                 "refused": sorted([target.id, digests[target.id]] for target in part),
             },
             overhead=0,

@@ -20,7 +20,7 @@ from snakefold.errors import FaultsError, SnakefoldError
 from snakefold.files import is_address, sha256_of_json
 from snakefold.fleet import fleet_of_run
 from snakefold.place import S3Place
-from snakefold.plan import Batch, Plan, make_plan
+from snakefold.plan import Batch, Pins, Plan, make_plan
 from snakefold.sheet import Target, Travelling, check_sheets, files_of_sheets, read_targets, relocated
 
 CONFIG_VARIABLE = "SNAKEFOLD_CONFIG"
@@ -71,7 +71,7 @@ class Folding:
         self.preset: Preset = registry.preset(config.databases.preset)
         self._refuse_profiles()
         self.engines = engines_for(config)
-        self.plan: Plan = make_plan(targets, config, self.engines)
+        self.plan: Plan = make_plan(targets, config, self._pins(targets), self.engines)
         self.sheets = [Path(path) for path in config.samples]
 
     # Databases
@@ -100,6 +100,15 @@ class Folding:
         """Digest of a database's entry in the registry: what was downloaded for another entry is downloaded anew."""
         name = wildcards if isinstance(wildcards, str) else wildcards.database
         return sha256_of_json(self.databases.database(name).model_dump(mode="json"))[:16]
+
+    def _pins(self, targets: Sequence[Target]) -> Pins:
+        chosen = {name for target in targets for name in target.engines}
+        weights = {name: self.engines[name].weights for name in sorted(chosen)}
+        return Pins(
+            msa={name: self.pin(name) for name in self.preset.msa},
+            templates={self.preset.templates: self.pin(self.preset.templates)},
+            weights={name: self.pin(database) for name, database in weights.items() if database is not None},
+        )
 
     def manifest(self, database: str) -> str:
         """Path of a database's manifest."""

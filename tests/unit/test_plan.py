@@ -18,6 +18,7 @@ from snakefold.outcome import Outcome
 from snakefold.plan import (
     LENGTH_BUCKETS,
     Batch,
+    Pins,
     Plan,
     describe_plan,
     fold_memory_mb,
@@ -123,7 +124,7 @@ def config(**settings: Any) -> Config:
 
 
 def plan(targets: Iterable[Target], known: dict[str, Engine] | None = None, **settings: Any) -> Plan:
-    return make_plan(tuple(targets), config(**settings), known or engines())
+    return make_plan(tuple(targets), config(**settings), Pins(), known or engines())
 
 
 def batches(made: Plan) -> list[Batch]:
@@ -271,7 +272,6 @@ def test_whatever_determines_a_prediction_enters_the_id_of_its_batch(changed: Ta
     ("settings", "changed_steps"),
     [
         ({"search": {"iterations": 2}}, {"search_msa", "search_templates", "fold template", "fold aligned"}),
-        ({"databases": {"preset": "full"}}, {"search_msa", "search_templates", "fold template", "fold aligned"}),
         ({"databases": {"folder": "elsewhere"}}, set()),
         ({"templates": {"exclude": ["4zhl"]}}, {"search_templates", "fold template"}),
         ({"template": {"keep_tails": True}}, {"fold template"}),
@@ -283,6 +283,11 @@ def test_a_changed_setting_renames_the_batches_of_the_steps_that_read_it(
     settings: dict[str, Any], changed_steps: set[str]
 ) -> None:
     targets = [target("a", "M" * 50, "A" * 60, engines=("template", "alone", "aligned"))]
+    assert changed(plan(targets), plan(targets, **settings)) == with_relaxations(changed_steps)
+
+
+def changed(one: Plan, other: Plan) -> set[str]:
+    """The steps, with their engines, whose batches have other ids."""
 
     def by_step(made: Plan) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
@@ -290,18 +295,33 @@ def test_a_changed_setting_renames_the_batches_of_the_steps_that_read_it(
             found.setdefault(batch.step + (f" {batch.engine}" if batch.engine else ""), set()).add(batch.id)
         return found
 
-    before, after = by_step(plan(targets)), by_step(plan(targets, **settings))
+    before, after = by_step(one), by_step(other)
     assert before.keys() == after.keys()
-    # A relaxation follows its fold.
-    expected = changed_steps | {step.replace("fold", "relax") for step in changed_steps}
-    assert {step for step in before if before[step] != after[step]} == expected
+    return {step for step in before if before[step] != after[step]}
+
+
+def with_relaxations(steps: set[str]) -> set[str]:
+    """A relaxation follows its fold."""
+    return steps | {step.replace("fold", "relax") for step in steps}
 
 
 def test_a_new_version_of_an_engine_renames_its_batches_alone() -> None:
     targets = [target("a", "M" * 50, engines=("template", "aligned"))]
-    before, after = plan(targets), plan(targets, engines(version="2"))
-    changed = {(batch.step, batch.engine) for batch in batches(after) if batch.id not in ids(before)}
-    assert changed == {("fold", "template"), ("relax", "template")}
+    assert changed(plan(targets), plan(targets, engines(version="2"))) == {"fold template", "relax template"}
+
+
+@pytest.mark.parametrize(
+    ("pins", "changed_steps"),
+    [
+        (Pins(msa={"proteins": "1"}), {"search_msa", "search_templates", "fold template", "fold aligned"}),
+        (Pins(templates={"entries": "1"}), {"search_templates", "fold template"}),
+        (Pins(weights={"alone": "1"}), {"fold alone"}),
+    ],
+)
+def test_another_database_renames_the_batches_of_the_steps_that_read_it(pins: Pins, changed_steps: set[str]) -> None:
+    targets = [target("a", "M" * 50, "A" * 60, engines=("template", "alone", "aligned"))]
+    before, after = plan(targets), make_plan(targets, config(), pins, engines())
+    assert changed(before, after) == with_relaxations(changed_steps)
 
 
 def test_targets_that_share_a_chain_share_its_search() -> None:
