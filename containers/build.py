@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in wanted:
             reference = builder.build(name)
             if options.push:
-                reference = push(name, images[name], engine, reference, targets[name])
+                reference = push(name, images[name], engine, reference, targets[name], afresh=options.rebuild)
             print(f"{reference} {engine.image_id(reference) or ''}".strip(), flush=True)
     except ContainerError as error:
         print(error, file=sys.stderr)

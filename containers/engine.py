@@ -45,6 +45,14 @@ class Engine:
             raise ContainerError(f"{self.name} {' '.join(arguments[:2])}: {lines[-1]}")
         return result.stdout.strip()
 
+    def is_pushed(self, reference: str) -> bool:
+        """Whether a registry has this image. A registry that does not answer counts as one that has it not."""
+        try:
+            self.run("manifest", "inspect", reference)
+        except ContainerError:
+            return False
+        return True
+
     def image_id(self, reference: str) -> str | None:
         """The id of a local image, or None if there is none of that name."""
         # buildah calls it an error to be asked for an image that is not there, unless it is asked by a filter.

@@ -46,11 +46,12 @@ def base_of(name: str, images: Mapping[str, Image]) -> str:
     return name
 
 
-def push(name: str, image: Image, engine: Engine, reference: str, repository: str) -> str:
+def push(name: str, image: Image, engine: Engine, reference: str, repository: str, *, afresh: bool = False) -> str:
     """Push an image and note where it is; returns the reference by digest, the form that jobs use.
 
-    What was pushed there before is not pushed again: it could get another digest (podman compresses it anew), and
-    registries whose tags cannot change refuse that.
+    What was pushed there before, and is there still, is not pushed again: it could get another digest (podman
+    compresses it anew), and registries whose tags cannot change refuse that. So one that was built `afresh` from the
+    same content gets a tag of its own.
 
     Raises:
         ContainerError: the engine cannot, or it failed.
@@ -59,8 +60,12 @@ def push(name: str, image: Image, engine: Engine, reference: str, repository: st
     if engine.name == "buildah":
         raise ContainerError("buildah does not tell the digest of what it pushed; use podman or docker")
     tag = reference.rpartition(":")[2]
-    if (image.reference, image.tag) == (repository, tag) and image.digest:
-        return f"{repository}@{image.digest}"
+    if afresh:
+        tag += f"-{str(engine.image_id(reference)).removeprefix('sha256:')[:12]}"
+    elif image.digest and image.reference == repository and str(image.tag).partition("-")[0] == tag:
+        pushed = f"{repository}@{image.digest}"
+        if engine.is_pushed(pushed):
+            return pushed
     target = f"{repository}:{tag}"
     engine.run("tag", reference, target)
     if engine.name == "podman":

@@ -1,6 +1,7 @@
 """A registry of images on this machine: as much of the distribution protocol as a push needs, in memory."""
 
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -40,7 +41,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/v2/(.+)/blobs/(sha256:\w+)", path):
             self._answer(200 if found[2] in self.registry.blobs else 404)
         elif found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", path):
-            self._answer(200 if f"{found[1]}:{found[2]}" in self.registry.manifests else 404)
+            named = (name for name in self.registry.manifests if name.startswith(f"{found[1]}:"))
+            content = {self.registry.manifests[name] for name in named if self._means(name, found[2])}
+            self._answer(200 if content else 404, *content)
         else:
             self._answer(200)
 
@@ -71,6 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.registry.blobs[digest] = content
         self._answer(201, **{"Docker-Content-Digest": digest})
 
+    def _means(self, name: str, reference: str) -> bool:
+        return name.endswith(f":{reference}") or digest_of(self.registry.manifests[name]) == reference
+
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -81,11 +87,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _answer(self, code: int, **headers: str) -> None:
+    def _answer(self, code: int, content: bytes = b"", **headers: str) -> None:
         self.send_response(code)
-        for key, value in {"Content-Length": "0", **headers}.items():
+        kind = json.loads(content)["mediaType"] if content else "text/plain"
+        for key, value in {"Content-Length": str(len(content)), "Content-Type": kind, **headers}.items():
             self.send_header(key, value)
         self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
 
 def digest_of(content: bytes) -> str:

@@ -28,12 +28,25 @@ def test_the_digest_that_is_noted_is_the_registrys(tmp_path: Path, monkeypatch: 
         try:
             pushed = push("esmfold", read_images(images)["esmfold"], podman, image, repository)
             known = dict(registry.manifests)
-            again = push("esmfold", read_images(images)["esmfold"], podman, image, repository)
+            digest = digest_of(registry.manifests["snakefold/esmfold:tag"])
+            entry = read_images(images)["esmfold"]
+            assert (entry.reference, entry.digest, entry.tag) == (repository, digest, "tag")
+            again = push("esmfold", entry, podman, image, repository)
+            assert pushed == again == f"{repository}@{digest}"
+            assert known == registry.manifests
+            # The repository was made anew.
+            registry.manifests.clear()
+            push("esmfold", entry, podman, image, repository)
+            assert list(registry.manifests) == ["snakefold/esmfold:tag"]
+            # The same content built afresh: registries that keep tags would refuse the old one.
+            push("esmfold", entry, podman, image, repository, afresh=True)
+            (_, afresh) = registry.manifests
+            entry = read_images(images)["esmfold"]
+            assert afresh == f"snakefold/esmfold:{entry.tag}"
+            assert str(entry.tag).startswith("tag-")
+            known = dict(registry.manifests)
+            push("esmfold", entry, podman, image, repository)
+            assert known == registry.manifests
         finally:
-            podman.run("rmi", "--force", image, f"{repository}:tag")
-        digest = digest_of(registry.manifests["snakefold/esmfold:tag"])
-    assert pushed == again == f"{repository}@{digest}"
-    assert known == registry.manifests
-    entry = read_images(images)["esmfold"]
-    assert (entry.reference, entry.digest, entry.tag) == (repository, digest, "tag")
+            podman.run("rmi", "--force", str(podman.image_id(image)))  # by all of its names
     assert read_images(images)["worker"].digest is None
