@@ -26,6 +26,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from snakefold.engines.base import FoldTask
 from snakefold.engines.driven import DrivenEngine
+from snakefold.engines.gpus import own_gpu
 from snakefold.engines.supervisor import Finished, Supervisor
 from snakefold.errors import MemberError, SnakefoldError, Terminated
 from snakefold.files import read_json, sha256_of_file, write_json
@@ -307,15 +308,19 @@ def run_in_driver(
         return
     made = run.scratch / "made"
     parameters = next(iter(tasks.values())).parameters
-    Supervisor(
-        engine.command(weights, parameters, run.scratch / "cache"),
-        {member: (task, made / member) for member, task in tasks.items()},
-        ends=_Members(run, actions, tasks, engine, made),
-        scratch=run.scratch,
-        limit=engine.limit,
-        deadline=run.deadline,
-        say=run.progress.note,
-    ).run()
+    asked = time.monotonic()
+    with own_gpu(run.progress.note) as environment:
+        waited = time.monotonic() - asked
+        Supervisor(
+            engine.command(weights, parameters, run.scratch / "cache"),
+            {member: (task, made / member) for member, task in tasks.items()},
+            ends=_Members(run, actions, tasks, engine, made),
+            scratch=run.scratch,
+            limit=engine.limit,
+            environment=environment,
+            deadline=None if run.deadline is None else run.deadline + waited,
+            say=run.progress.note,
+        ).run()
 
 
 @dataclass(frozen=True)

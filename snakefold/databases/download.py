@@ -22,7 +22,6 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from snakefold.databases.fetch import Fetch, Transfer, usual_transfer
-from snakefold.databases.locking import locked
 from snakefold.databases.manifest import (
     MANIFEST_NAME,
     FileRecord,
@@ -37,6 +36,7 @@ from snakefold.databases.sources import SourceError
 from snakefold.databases.unpack import unpack
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, sha256_of_file, sha256_of_json, write_json
+from snakefold.locking import locked
 
 _BLOCK = 1 << 20
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from snakefold.config import Databases
 from snakefold.databases.fetch import Fetch, Transfer
-from snakefold.databases.locking import locked
 from snakefold.databases.manifest import MANIFEST_NAME, Manifest, is_complete, read_manifest, write_manifest
 from snakefold.databases.progress import DownloadProgress
 from snakefold.databases.registry import in_units
 from snakefold.databases.remote import LARGE, RemoteDatabase, each_once
 from snakefold.databases.sources import SourceError
 from snakefold.errors import SnakefoldError
+from snakefold.locking import locked
 from snakefold.s3 import S3Folder, is_s3
 
 _TRANSFER = Transfer(connections=12, segment=64 << 20, retries=8)

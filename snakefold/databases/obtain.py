@@ -6,13 +6,13 @@ from pathlib import Path
 from snakefold.config import Databases
 from snakefold.databases.download import download, download_database
 from snakefold.databases.local import staged_folder, staging
-from snakefold.databases.locking import locked
 from snakefold.databases.manifest import MANIFEST_NAME, Manifest, manifest_text, verify
 from snakefold.databases.progress import DownloadProgress
 from snakefold.databases.registry import Database, in_units, load_registry
 from snakefold.databases.remote import RemoteDatabase, verify_remote
 from snakefold.errors import SnakefoldError
 from snakefold.files import write_text
+from snakefold.locking import locked
 from snakefold.s3 import S3Folder, is_s3
 
 

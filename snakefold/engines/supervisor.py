@@ -90,6 +90,7 @@ class Supervisor:
         ends: Ends,
         scratch: Path,
         limit: Callable[[FoldTask], float],
+        environment: Mapping[str, str] | None = None,
         deadline: float | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -101,6 +102,7 @@ class Supervisor:
             ends: told of each member's end.
             scratch: where the log may lie.
             limit: seconds after which a member hangs; a group may take the sum of its members'.
+            environment: variables that the driver gets besides ours.
             deadline: when (`time.monotonic`) members that are not finished are given up.
             say: told what a person should know.
 
@@ -110,6 +112,7 @@ class Supervisor:
         self._ends = ends
         self._log = scratch / "driver.log"
         self._limit = limit
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
         self._deadline = math.inf if deadline is None else deadline
         self._say = say
         self._waiting = list(tasks)
@@ -163,7 +166,7 @@ class Supervisor:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env=self._environment,
                 # Whatever it starts ends with it, and Ctrl-C at a terminal is ours to answer.
                 start_new_session=True,
             )

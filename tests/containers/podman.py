@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from containers.engine import Engine, podman_environment
-from snakefold.databases.locking import locked
+from snakefold.locking import locked
 from tests.conftest import ROOT
 
 

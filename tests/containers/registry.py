@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
@@ -54,12 +54,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._body()
         name = f"{urlparse(self.path).path}{len(self.registry.uploads)}"
         self.registry.uploads[name] = b""
-        self._answer(202, Location=name)
+        self._answer(202, headers={"Location": name})
 
     def do_PATCH(self) -> None:
         name = urlparse(self.path).path
         self.registry.uploads[name] += self._body()
-        self._answer(202, Location=name, Range=f"0-{len(self.registry.uploads[name]) - 1}")
+        self._answer(202, headers={"Location": name, "Range": f"0-{len(self.registry.uploads[name]) - 1}"})
 
     def do_PUT(self) -> None:
         asked = urlparse(self.path)
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = self.registry.uploads[asked.path] + body
             assert digest_of(content) == digest
             self.registry.blobs[digest] = content
-        self._answer(201, **{"Docker-Content-Digest": digest})
+        self._answer(201, headers={"Docker-Content-Digest": digest})
 
     def _means(self, name: str, reference: str) -> bool:
         return name.endswith(f":{reference}") or digest_of(self.registry.manifests[name]) == reference
@@ -87,10 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _answer(self, code: int, content: bytes = b"", **headers: str) -> None:
+    def _answer(self, code: int, content: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.send_response(code)
         kind = json.loads(content)["mediaType"] if content else "text/plain"
-        for key, value in {"Content-Length": str(len(content)), "Content-Type": kind, **headers}.items():
+        for key, value in {"Content-Length": str(len(content)), "Content-Type": kind, **(headers or {})}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":

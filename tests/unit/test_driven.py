@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from snakefold.engines.base import ChainInputs, FoldTask, Limits
 from snakefold.engines.boltz import Boltz, Boltz2
 from snakefold.engines.driven import DrivenEngine, calibrations
 from snakefold.engines.esmfold import EsmFold
+from snakefold.engines.gpus import own_gpu
 from snakefold.engines.prediction import ATOM37
 from snakefold.engines.supervisor import DriverCommand
 from snakefold.errors import MemberError, SnakefoldError
@@ -51,11 +53,15 @@ class Obedient(DrivenEngine):
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         if len(task.chains[0].sequence) == 13:
             raise MemberError("bad_output", "nothing of use")
-        (folder / "model.cif").write_text(json.dumps(read_json(made / "result.json")["ease"]))
+        how = read_json(made / "result.json")
+        assert how["gpu"] == "8"
+        (folder / "model.cif").write_text(json.dumps(how["ease"]))
         return Outcome(status="done")
 
 
-def test_members_end_in_the_store_or_with_their_failure(tmp_path: Path) -> None:
+def test_members_end_in_the_store_or_with_their_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,8")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     members = {"a": "A" * 10, "b": "A" * 11, "c": "A" * 12, "d": "A" * 13, "e": "A" * 14}
     parameters = {"do": {"b": "kill", "c": "eased"}}
     actions = {
@@ -68,6 +74,7 @@ def test_members_end_in_the_store_or_with_their_failure(tmp_path: Path) -> None:
     }
     store = open_store(str(tmp_path / "store"))
     with (
+        own_gpu(print),  # another batch has the first one
         Progress("test", len(members), plain=True) as progress,
         BatchRun("fold", "0" * 12, list(members), store, databases={}, reuse=True, progress=progress) as run,
     ):

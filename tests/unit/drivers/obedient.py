@@ -44,7 +44,12 @@ class Obedient(Driver):
                 mark.touch()
                 self.suffer(what, ease, alone=len(tasks) == 1)
             (Path(task["folder"]) / "half.txt").unlink()
-            how = {"pid": os.getpid(), "ease": ease, "together": len(tasks)}
+            how = {
+                "pid": os.getpid(),
+                "ease": ease,
+                "together": len(tasks),
+                "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            }
             (Path(task["folder"]) / "result.json").write_text(json.dumps(how))
 
     def suffer(self, what: str, ease: int, *, alone: bool) -> None:

@@ -4,8 +4,8 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from snakefold.errors import SnakefoldError
@@ -21,24 +21,36 @@ def locked(path: Path, note: Callable[[str], None], what: str) -> Iterator[None]
     The kernel frees the lock when its holder dies. Lock files stay behind: removing one could free it for two. Raises
     SnakefoldError on a file system without locks.
     """
-    descriptor = _open(path)
-    try:
+    with one_locked([path], note, f"another process {what}; waiting for it"):
+        yield
+
+
+@contextmanager
+def one_locked(paths: Sequence[Path], note: Callable[[str], None], waiting: str) -> Iterator[int]:
+    """Hold one of the lock files, as `locked` does, and yield its index; `note` is told `waiting` if none is free."""
+    with ExitStack() as opened:
+        descriptors = [_open(path) for path in paths]
+        for descriptor in descriptors:
+            opened.callback(os.close, descriptor)
         started = noted = time.monotonic()
         pause = 0.05
-        waiting = False
-        while not _taken(descriptor, path):
+        said = False
+        while (free := _first_taken(descriptors, paths)) is None:
             now = time.monotonic()
-            if not waiting:
-                note(f"another process {what}; waiting for it")
+            if not said:
+                note(waiting)
             elif now - noted > _SECONDS_BETWEEN_NOTES:
                 noted = now
                 note(f"still waiting, {now - started:.0f} s")
-            waiting = True
+            said = True
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-        yield
-    finally:
-        os.close(descriptor)
+        yield free
+
+
+def _first_taken(descriptors: Sequence[int], paths: Sequence[Path]) -> int | None:
+    pairs = enumerate(zip(descriptors, paths, strict=True))
+    return next((index for index, (descriptor, path) in pairs if _taken(descriptor, path)), None)
 
 
 def _open(path: Path) -> int:
