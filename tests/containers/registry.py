@@ -42,8 +42,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if found[2] in self.registry.blobs else 404)
         elif found := re.fullmatch(r"/v2/(.+)/manifests/(.+)", path):
             named = (name for name in self.registry.manifests if name.startswith(f"{found[1]}:"))
-            content = {self.registry.manifests[name] for name in named if self._means(name, found[2])}
-            self._answer(200 if content else 404, *content)
+            content = next((self.registry.manifests[name] for name in named if self._means(name, found[2])), b"")
+            self._answer(200 if content else 404, content)
         else:
             self._answer(200)
 
