@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from snakefold.locking import one_locked
@@ -32,27 +33,41 @@ def own_gpu(note: Callable[[str], None]) -> Iterator[Mapping[str, str]]:
         return
     folder = Path(tempfile.gettempdir()) / f"snakefold-gpus-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    locks = [folder / re.sub(r"[^\w-]", "_", gpu) for gpu in gpus]
-    waiting = f"all GPUs of this machine ({len(gpus)}) are at work for other batches; waiting for one"
-    with one_locked(locks, note, waiting) as free:
-        yield {VISIBLE: gpus[free]}
+    names = list(gpus)
+    waiting = f"all GPUs of this machine ({len(names)}) are at work for other batches; waiting for one"
+    with one_locked([folder / gpus[name] for name in names], note, waiting) as free:
+        yield {VISIBLE: names[free]}
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs that programs may use, by what `CUDA_VISIBLE_DEVICES` calls them; parts (MIG) where one is divided."""
-    if (given := os.environ.get(VISIBLE)) is not None:
-        return [gpu for gpu in given.split(",") if gpu.strip() not in ("", "-1", "NoDevFiles")]
+def visible_gpus() -> Mapping[str, str]:
+    """The UUIDs of the GPUs that programs may use, by what `CUDA_VISIBLE_DEVICES` calls them.
+
+    Jobs of a batch system on one machine may all be shown "0", and each mean another: only UUIDs tell GPUs apart.
+    """
+    whole, parts = _listed()
+    given = os.environ.get(VISIBLE)
+    if given is None:
+        return {uuid: uuid for gpu in whole for uuid in parts.get(gpu) or [gpu]}
+    known = {str(index): uuid for index, uuid in enumerate(whole)}
+    known |= {uuid: uuid for uuid in chain(whole, *parts.values())}
+    gpus: dict[str, str] = {}
+    for name in given.split(","):
+        if name.strip() not in known:
+            break  # CUDA looks no further either
+        gpus[name.strip()] = known[name.strip()]
+    return gpus
+
+
+def _listed() -> tuple[list[str], dict[str, list[str]]]:
+    """The UUIDs of this machine's GPUs, and of the parts (MIG) of those that are divided."""
     if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    found = re.findall(r"^( *)(?:GPU|MIG) .*\(UUID: ([\w-]+)\)", listed.stdout, re.MULTILINE)
-    gpus: list[str] = []
-    divided: set[str] = set()
-    whole = ""
-    for indented, uuid in found:
-        if indented:
-            divided.add(whole)
+        return [], {}
+    said = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    whole: list[str] = []
+    parts: dict[str, list[str]] = {}
+    for kind, uuid in re.findall(r"^ *(GPU|MIG) .*\(UUID: ([\w-]+)\)", said, re.MULTILINE):
+        if kind == "GPU":
+            whole.append(uuid)
         else:
-            whole = uuid
-        gpus.append(uuid)
-    return [gpu for gpu in gpus if gpu not in divided]
+            parts.setdefault(whole[-1], []).append(uuid)
+    return whole, parts

@@ -60,7 +60,7 @@ class Obedient(DrivenEngine):
 
 
 def test_members_end_in_the_store_or_with_their_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,8")
+    monkeypatch.setattr("snakefold.engines.gpus.visible_gpus", lambda: {"7": "GPU-7", "8": "GPU-8"})
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     members = {"a": "A" * 10, "b": "A" * 11, "c": "A" * 12, "d": "A" * 13, "e": "A" * 14}
     parameters = {"do": {"b": "kill", "c": "eased"}}

@@ -49,12 +49,24 @@ def test_each_batch_gets_a_gpu_of_its_own_and_the_next_waits() -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_who_chose_gpus_gets_one_of_those(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,MIG-bbbb-2")
     with own_gpu(refuse) as first, own_gpu(refuse) as second:
-        assert (first, second) == ({"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "1"})
-    for none in ("", "-1"):
+        assert (first, second) == ({"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "MIG-bbbb-2"})
+    for none in ("", "-1", "7,0"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
-        assert visible_gpus() == []
+        assert not visible_gpus()
+
+
+def test_jobs_that_are_shown_different_gpus_under_one_number_do_not_wait(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with own_gpu(refuse):
+        (machine / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: NVIDIA L4 (UUID: GPU-cccc-1)'\n")
+        with own_gpu(refuse) as other:
+            assert other == {"CUDA_VISIBLE_DEVICES": "0"}
+            with pytest.raises(MustWaitError), own_gpu(refuse):
+                pass
 
 
 def test_without_the_driver_there_is_nothing_to_choose(machine: Path) -> None:
