@@ -358,7 +358,7 @@ def _predictions_by_engine(
     refused: dict[str, list[Target]] = {}
     for target in targets:
         for name in target.engines:
-            refuses = refusal(engines[name].limits, [chain.sequence for chain in target.chains]) is not None
+            refuses = refusal(engines[name].limits, target.chains) is not None
             accepted.setdefault(name, [])
             refused.setdefault(name, [])
             (refused if refuses else accepted)[name].append(target)

@@ -347,7 +347,7 @@ def fold(
     ) as run:
         actions = {}
         for member, target in targets.items():
-            refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
+            refused = refusal(predictor.limits, target.chains)
             if refused is not None:
                 run.skip(member, "not_accepted", f"the engine {engine} {refused}")
                 continue

@@ -24,7 +24,9 @@ class AlphaFold2(DrivenEngine):
     weights = "alphafold_params_2022_12_06"
     needs_msa = True
     needs_templates = False
-    limits = Limits(min_length=16, max_length=3000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
+    limits = Limits(
+        min_length=16, max_length=3000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"), msa_of_each_copy=False
+    )
 
     def work_of(self, parameters: Mapping[str, Any]) -> float:
         """Predictions, each of as many passes as one chain goes through by default."""

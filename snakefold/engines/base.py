@@ -18,6 +18,8 @@ class Limits:
     max_length: int
     max_chains: int
     letters: frozenset[str] = STANDARD_LETTERS
+    msa_of_each_copy: bool = True
+    """Whether equal chains may have different MSAs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,9 @@ class Boltz(DrivenEngine):
     needs_msa = True
     needs_templates = False
     # Up to 26 chains, which have names of one letter in Boltz's input.
-    limits = Limits(min_length=10, max_length=2000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
+    limits = Limits(
+        min_length=10, max_length=2000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"), msa_of_each_copy=False
+    )
 
     def work_of(self, parameters: Mapping[str, Any]) -> float:
         """Half of it is the trunk's passes, half the diffusion's steps, roughly."""

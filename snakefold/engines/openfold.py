@@ -20,7 +20,7 @@ class OpenFold(DrivenEngine):
     """OpenFold3 by its own package, with MSAs of ours and without templates."""
 
     name = "openfold"
-    version = "1"
+    version = "2"
     packages = ("openfold3", "torch")
     licence = "Apache-2.0 (code), not stated for this file (weights)"
     weights = "openfold3_openbind_174k"

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -304,13 +305,15 @@ class _Reader:
                 hint = "write X for an unknown residue" if "X" in letters else "replace it by one of the 20 amino acids"
                 report(column, f"{chain.sequence[position]!r} at {where} is accepted by no chosen engine; {hint}")
                 return ()
-        sequences = [chain.sequence for chain in chains]
-        reasons = [refusal(limit, sequences) for limit in limits]
+        reasons = [refusal(limit, chains) for limit in limits]
         if None in reasons:
             return chains
         told = "; ".join(f"{name} {reason}" for name, reason in zip(engines, reasons, strict=True))
-        others = [name for name, engine in self._registry.items() if refusal(engine.limits, sequences) is None]
+        others = [name for name, engine in self._registry.items() if refusal(engine.limits, chains) is None]
         cure = f"choose one that takes it ({', '.join(others)})" if others else "no engine takes it: change it"
+        searched = [replace(chain, msa=None) for chain in chains]
+        if any(refusal(limit, searched) is None for limit in limits):
+            column, cure = "msa", f"name one file for equal chains, or {cure}"
         report(column, f"no chosen engine can predict the target: {told}; {cure}")
         return ()
 

@@ -265,7 +265,7 @@ for number, task in enumerate(json.loads(sys.argv[3])):
 """
 
 
-def test_rows_of_one_species_are_paired_in_heteromers(weights: Path, msas: Mapping[str, Path], tmp_path: Path) -> None:
+def test_rows_of_one_species_are_paired(weights: Path, msas: Mapping[str, Path], tmp_path: Path) -> None:
     aligned = {
         sequence: [
             "".join(filter(lambda letter: not letter.islower(), row)) for row in path.read_text().split("\n")[1::2]
@@ -273,13 +273,13 @@ def test_rows_of_one_species_are_paired_in_heteromers(weights: Path, msas: Mappi
         for sequence, path in msas.items()
     }
     settings = {"weights": str(weights), "parameters": PARAMETERS, "cache": str(tmp_path / "cache")}
-    tasks = [
-        {"chains": [{"sequence": chain, "msa": str(msas[chain])} for chain in chains]}
-        for chains in ([ONE, OTHER, ONE], [ONE, ONE])
-    ]
+    (tmp_path / "own.a3m").write_text(f">target\n{ONE}\n>tr|A0A1|A0A1_YEAST\n{'W' * len(ONE)}\n>x\n{'C' * len(ONE)}\n")
+    of_chains = [[(chain, msas[chain]) for chain in chains] for chains in ([ONE, OTHER, ONE], [ONE, ONE])]
+    of_chains.append([(ONE, msas[ONE]), (ONE, tmp_path / "own.a3m")])
+    tasks = [{"chains": [{"sequence": chain, "msa": str(msa)} for chain, msa in chains]} for chains in of_chains]
     arguments = [str(DRIVERS), json.dumps(settings), json.dumps(tasks), str(tmp_path)]
     output = subprocess.run([PYTHON, "-c", FEATURES, *arguments], check=True, capture_output=True, text=True).stdout
-    hetero, facts, homo, facts_of_homo = map(json.loads, output.splitlines()[-4:])
+    hetero, facts, homo, facts_of_homo, two_msas, facts_of_two = map(json.loads, output.splitlines()[-6:])
     # The target counts as one.
     assert facts == [3, 1]
     assert facts_of_homo == [1, 1]
@@ -293,6 +293,10 @@ def test_rows_of_one_species_are_paired_in_heteromers(weights: Path, msas: Mappi
     }
     # OpenFold3 has the target in the unpaired rows as well.
     assert homo[2] == aligned[ONE][1] * 2
+    # Copies with an MSA each are paired as different chains are.
+    assert facts_of_two == [2, 1]
+    assert two_msas[1] == aligned[ONE][8] + "W" * len(ONE)
+    assert two_msas[3:5] == [aligned[ONE][1] + "C" * len(ONE), aligned[ONE][2] + "-" * len(ONE)]
 
 
 def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:

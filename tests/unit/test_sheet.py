@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from snakefold.engines import ENGINES
 from snakefold.engines.base import Engine, FoldTask, Limits
 from snakefold.errors import FaultsError
 from snakefold.outcome import Outcome
@@ -183,8 +184,27 @@ def test_one_number_of_copies_holds_for_all_chains_and_copies_stay_side_by_side(
 def test_a_target_is_accepted_if_one_of_its_engines_takes_it(write: Callable[..., Path]) -> None:
     (target,) = read(write(f"id\tsequence\tengines\nt\t{LYSOZYME}:{UBIQUITIN}\tesmfold template\n"))
     assert target.engines == ("esmfold", "template")
-    assert refusal(REGISTRY["esmfold"].limits, sequences(target)) == "takes at most 1 chains, the target has 2"
-    assert refusal(REGISTRY["template"].limits, sequences(target)) is None
+    assert refusal(REGISTRY["esmfold"].limits, target.chains) == "takes at most 1 chains, the target has 2"
+    assert refusal(REGISTRY["template"].limits, target.chains) is None
+
+
+def test_different_msas_of_equal_chains_are_for_engines_that_read_one_for_each_copy(write: Callable[..., Path]) -> None:
+    path = write(
+        f"id\tsequence\tcopies\tmsa\nt\t{UBIQUITIN}:{LYSOZYME}:{UBIQUITIN}\t\ta.a3m::b.a3m\n"
+        f"searched\t{UBIQUITIN}:{UBIQUITIN}\t\t:b.a3m\nsame\t{UBIQUITIN}:{UBIQUITIN}\t2\tb.a3m:b.a3m\n"
+    )
+    able = ("template", "esmfold", "rosettafold", "openfold")
+    unable = ("alphafold2", "boltz", "boltz2")
+    different, searched, same = read_targets([path], engines=[*able, *unable], seed=0, check_files=False)
+    for target, refusing in ((different, unable), (searched, unable), (same, ())):
+        assert {name for name in target.engines if refusal(ENGINES[name].limits, target.chains)} == set(refusing)
+    with pytest.raises(FaultsError) as caught:
+        read_targets([path], engines=["boltz"], seed=0, check_files=False)
+    first, second = caught.value.faults
+    assert ":2: msa: no chosen engine can predict the target: boltz reads one MSA for equal chains, chains" in first
+    assert "chains 1 and 3 have different ones; name one file for equal chains, or choose one that takes it" in first
+    assert "template, esmfold, rosettafold, openfold" in first
+    assert ":3: msa: " in second
 
 
 def test_all_faults_of_all_sheets_come_at_once_in_their_order(write: Callable[..., Path]) -> None:

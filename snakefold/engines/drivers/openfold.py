@@ -162,28 +162,29 @@ def _memory_settings(*, low: bool) -> dict[str, Any]:
 def _chains(task: Task, work: Path) -> Iterator[dict[str, Any]]:
     """The chains as OpenFold3's query has them, in the target's order; it knows copies by their sequence.
 
-    In heteromers OpenFold3 pairs rows of one species. It takes an MSA of which each row states its species, and ends in
-    an error at any other name: those rows that state it as UniProt does are written apart.
+    Where MSAs differ, OpenFold3 pairs rows of one species. It takes an MSA of which each row states its species, and
+    ends in an error at any other name: those rows that state it as UniProt does are written apart.
     """
-    hetero = len({chain["sequence"] for chain in task["chains"]}) > 1
-    folders: dict[str, Path] = {}
-    for index, chain in enumerate(task["chains"]):
-        sequence = chain["sequence"]
-        if sequence not in folders:
+    queries = [f">query\n{chain['sequence']}\n" for chain in task["chains"]]
+    msas = [
+        query if chain["msa"] is None else Path(chain["msa"]).read_text(encoding="utf-8")
+        for query, chain in zip(queries, task["chains"])  # noqa: B905 (Python 3.9)
+    ]
+    folders: dict[tuple[str, str], Path] = {}
+    for index, (query, msa) in enumerate(zip(queries, msas)):  # noqa: B905
+        if (query, msa) not in folders:
             # MSAs are told apart by their folders.
-            folder = folders[sequence] = work / f"chain{index}"
+            folder = folders[query, msa] = work / f"chain{index}"
             folder.mkdir(parents=True)
-            query = f">query\n{sequence}\n"
-            text = query if chain["msa"] is None else Path(chain["msa"]).read_text(encoding="utf-8")
-            (folder / f"{MSA}.a3m").write_text(text, encoding="utf-8")
-            pairable = [f">|||{species}||\n{row}\n" for species, row in _rows_with_species(text)]
-            if hetero and pairable:
+            (folder / f"{MSA}.a3m").write_text(msa, encoding="utf-8")
+            pairable = [f">|||{species}||\n{row}\n" for species, row in _rows_with_species(msa)]
+            if len(set(zip(queries, msas))) > 1 and pairable:  # noqa: B905
                 (folder / f"{PAIRABLE}.a3m").write_text(query + "".join(pairable), encoding="utf-8")
         yield {
             "molecule_type": "protein",
             "chain_ids": [CHAIN_NAMES[index]],
-            "sequence": sequence,
-            "main_msa_file_paths": [str(folders[sequence])],
+            "sequence": task["chains"][index]["sequence"],
+            "main_msa_file_paths": [str(folders[query, msa])],
         }
 
 
