@@ -34,6 +34,8 @@ A3M = {
     ],
 }
 ENTRY, CHAIN = "1afs", "A"
+# HIV-1 protease, of which the miniature library has a structure.
+KNOWN = "PQITLWKRPLVTIKIGGQLKEALLDTGADDTVLEEMNLPGRWKPKMIGGIGGFIKVRQYDQILIEICGHKAIGTVLVGPTPVNIIGRNLLTQIGCTLNF"
 # Residues of the target and of the template's chain.
 PAIRS = [(place, 30 + place + (place > 9)) for place in range(2, len(FIRST) - 1)]
 TARGETS = {"one": [FIRST], "other": [SECOND], "pair": [FIRST, SECOND], "mixed": [SECOND[:10], FIRST, SECOND[:10]]}
@@ -287,12 +289,18 @@ def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> No
         {"path": "config.json", "urls": [(weights / "config.json").as_uri()]},
     ]
     msas = {}
-    for name, sequence in (("first", FIRST), ("second", SECOND)):
+    for name, sequence in (("first", FIRST), ("second", SECOND), ("known", KNOWN)):
         msas[sequence] = tmp_path / f"{name}.a3m"
         msas[sequence].write_text(msa_of(sequence))
-    targets = {"one": [FIRST], "pair": [FIRST, SECOND]}
-    parameters = PARAMETERS | {"models": [1, 3]}
+    targets = {"one": [FIRST], "known": [KNOWN], "pair": [FIRST, SECOND]}
+    parameters = PARAMETERS | {"models": [1], "seeds": 2, "templates": True}
     found = run_sheet_to_report(tmp_path, AlphaFold2(), targets, files, parameters=parameters, msas=msas)
     for name, scores in found.items():
         assert (scores["iptm"] is None) == (len(targets[name]) == 1)
         assert any("the best of 2 predictions" in note for note in scores["notes"])
+    # SECOND begins as the heavy chains of HLA do.
+    named = {
+        name: [(each["chain_index"], each["entry"], each["overlay"]) for each in scores["templates"]]
+        for name, scores in found.items()
+    }
+    assert named == {"one": [], "known": [(0, "1hvr", "A")], "pair": [(1, "1bd2", "A"), (1, "3pwp", "B")]}

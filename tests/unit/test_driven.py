@@ -1,6 +1,7 @@
 """Engines with a driver: from a batch's members to results in the store, and back to the plan's figures."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +23,11 @@ from snakefold.engines.supervisor import DriverCommand
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.files import read_json
 from snakefold.outcome import Outcome
+from snakefold.plan import make_plan
 from snakefold.progress import Progress
+from snakefold.sheet import Chain, Target
 from snakefold.store import Action, open_store
-from snakefold.structures.io import read_model
+from snakefold.structures.io import read_chains, read_model
 
 DRIVER = Path(__file__).parent / "drivers" / "obedient.py"
 
@@ -148,6 +151,8 @@ class TestEsmFold:
 
 
 class TestAlphaFold2:
+    library = Path(__file__).parents[2] / "data" / "mini" / "templates"
+
     def output(self, folder: Path, residues: int, **changed: Any) -> Path:
         """What the driver writes: alpha carbons of so many residues."""
         exists = np.zeros((residues, 37), dtype=bool)
@@ -186,19 +191,49 @@ class TestAlphaFold2:
         assert [len(chain) for chain in prediction["confidence"]] == [2, 1]
         assert "at most 127 clusters and 512 further rows" in prediction["notes"][1]
 
-    def test_the_templates_that_the_model_had_are_noted(self, tmp_path: Path) -> None:
-        hits = [{"entry": entry, "chain": chain} for entry, chain in (("1abc", "X"), ("2def", "Y"))]
-        (tmp_path / "hits.json").write_text(json.dumps({"hits": hits}))
-        second = ChainInputs(sequence="W", templates=tmp_path)
+    def test_the_templates_that_the_model_had_are_named_as_the_template_engine_does(self, tmp_path: Path) -> None:
+        shutil.copy(self.library / "1afs.cif.gz", tmp_path)
+        of_entry = next(chain for chain in read_chains(tmp_path / "1afs.cif.gz") if chain.name == "A").sequence
+        pairs = [[0, 30, 0.9], [2, 31, 0.9]]
+        hit = {"entry": "1afs", "chain": "A", "file": "1afs.cif.gz", "pairs": pairs, "evalue": 1e-5}
+        (tmp_path / "hits.json").write_text(json.dumps({"hits": [{"entry": "1abc"}, hit]}))
+        second = ChainInputs(sequence=f"{of_entry[30]}WX", templates=tmp_path)
         task = FoldTask(chains=(ChainInputs(sequence="AG"), second))
-        _, prediction = self.take_in(task, tmp_path, 3, iptm=np.float32(0.25), templates=np.array([[1, 1]]))
-        assert prediction["notes"][1:] == ["Template of chain B: 2def chain Y."]
+        _, prediction = self.take_in(task, tmp_path, 5, iptm=np.float32(0.25), templates=np.array([[1, 1]]))
+        named = {"chain_index": 1, "entry": "1afs", "chain": "A", "ranges": [], "evalue": 1e-5}
+        assert prediction["templates"] == [named | {"identity": 0.5, "coverage": 0.6667}]
+        assert len(prediction["notes"]) == 1
+        rows = (tmp_path / "out" / "alignment.fasta").read_text().splitlines()
+        assert rows == [">target B", second.sequence, ">1afs A", f"{of_entry[30]}-{of_entry[31]}"]
 
-    def test_templates_are_searched_if_the_parameters_say_so(self) -> None:
-        for asked in (False, True):
-            config = load_config({"samples": "s.tsv", "alphafold2": {"templates": asked}})
-            assert engines_for(config)["alphafold2"].needs_templates == asked
+    @pytest.mark.parametrize(
+        ("parameters", "of_one", "of_two"),
+        [
+            ({"templates": False}, False, False),
+            ({"templates": True}, True, True),
+            ({"templates": True, "models": [2, 5]}, True, True),
+            ({"templates": True, "models": [3, 4, 5]}, False, True),
+        ],
+    )
+    def test_templates_are_searched_for_models_that_take_them_if_the_parameters_say_so(
+        self, parameters: dict[str, Any], of_one: bool, of_two: bool
+    ) -> None:
+        config = load_config({"samples": "s.tsv", "alphafold2": parameters})
+        engines = engines_for(config)
+        assert engines["alphafold2"].needs_templates == parameters["templates"]
         assert not ENGINES["alphafold2"].needs_templates
+        first, second = Chain(sequence="MKTAYIAKQRQISFVKSHFSRQ"), Chain(sequence="GSHMRYFYTSVDADACDEFX")
+        origin: dict[str, Any] = {"seed": 0, "template": None, "reference": None, "file": Path("s.tsv"), "row": 2}
+        targets = [
+            Target(id=name, chains=chains, engines=("alphafold2",), **origin)
+            for name, chains in (("one", (first,)), ("two", (second, second)))
+        ]
+        plan = make_plan(targets, config, engines)
+        searched = {member for batch in plan.template_searches.values() for member in batch.members}
+        assert searched == {chain.id for chain, read in ((first, of_one), (second, of_two)) if read}
+        (fold,) = plan.folds.values()
+        assert len(plan.searches_of_fold("alphafold2", fold.id)) == 1
+        assert len(plan.template_searches_of_fold("alphafold2", fold.id)) == bool(searched)
 
     def test_what_lacks_an_array_is_the_members_failure(self, tmp_path: Path) -> None:
         with pytest.raises(MemberError, match="cannot be read: it has no ptm"):

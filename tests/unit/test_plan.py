@@ -62,6 +62,9 @@ class Predictor:
     def seconds(self, residues: int) -> float:
         return residues * self.seconds_per_residue
 
+    def reads_templates(self, chains: int) -> bool:
+        return self.needs_templates
+
     def memory_mb(self, residues: int) -> int:
         return 100 + residues
 

@@ -33,6 +33,9 @@ class Predictor:
     def seconds(self, residues: int) -> float:
         return residues
 
+    def reads_templates(self, chains: int) -> bool:
+        return self.needs_templates
+
     def memory_mb(self, residues: int) -> int:
         return residues
 
