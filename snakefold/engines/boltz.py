@@ -29,7 +29,7 @@ class Boltz(DrivenEngine):
     """Boltz-1 of the package boltz."""
 
     name = "boltz"
-    version = "2"
+    version = "3"
     packages = ("boltz", "torch")
     licence = "MIT (code and weights)"
     weights = "boltz1"
@@ -89,7 +89,7 @@ class Boltz2(Boltz):
 
     name = "boltz2"
     program = "boltz"
-    version = "1"
+    version = "2"
     weights = "boltz2"
 
 

@@ -230,8 +230,12 @@ print(json.dumps(rosettafold._paired([rosettafold._rows(chain) for chain in chai
 def test_rows_of_one_species_are_paired_by_the_authors_recipe(
     weights: Path, ours: Taken, msas: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    first = [("a TaxID=1 RepID=x", "MKTAY-AHQRQISFA"), ("b n=2 TaxID=1", "MKTAYIAHQRQISFAgg"), ("c TaxID=2", "M" * 15)]
-    second = [("d", "GSHMRYFYTSG"), ("e TaxID=3", "GSHMaRYFYTSA"), ("f TaxID=1", "GSH--YFYTSA")]
+    first = [
+        ("a TaxID=11 RepID=x", "MKTAY-AHQRQISFA"),
+        ("b n=2 TaxID=11", "MKTAYIAHQRQISFAgg"),
+        ("c TaxID=12", "M" * 15),
+    ]
+    second = [("d", "GSHMRYFYTSG"), ("e TaxID=13", "GSHMaRYFYTSA"), ("f TaxID=11", "GSH--YFYTSA")]
     chains = []
     paired = {}
     for sequence, rows in ((ONE, first), (OTHER, second)):
@@ -244,11 +248,11 @@ def test_rows_of_one_species_are_paired_by_the_authors_recipe(
     assert text.splitlines() == [
         ">query",
         f"{ONE}/{OTHER}",
-        ">1",
+        ">11",
         "MKTAYIAHQRQISFA/GSH--YFYTSA",
-        ">2",
+        ">12",
         f"{'M' * 15}/{'-' * 11}",
-        ">3",
+        ">13",
         f"{'-' * 15}/GSHMaRYFYTSA",
     ]
     # Nothing there to pair: as without.
