@@ -9,7 +9,7 @@ import gemmi
 import numpy as np
 
 from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
-from snakefold.engines.driven import DrivenEngine
+from snakefold.engines.driven import DrivenEngine, work_of_diffusion
 from snakefold.engines.prediction import write_prediction
 from snakefold.errors import MemberError
 from snakefold.files import read_json
@@ -41,9 +41,8 @@ class Boltz(DrivenEngine):
     )
 
     def work_of(self, parameters: Mapping[str, Any]) -> float:
-        """Half of it is the trunk's passes, half the diffusion's steps, roughly."""
-        drawn = parameters["diffusion_samples"] * parameters["sampling_steps"]
-        return (parameters["recycles"] + 1) / 8 + drawn / 400
+        """Of the trunk and of a sample of 200 steps by default."""
+        return work_of_diffusion(parameters, steps=200)
 
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of Boltz's files (see drivers/boltz.py) in the common form."""

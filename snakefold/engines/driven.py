@@ -162,6 +162,15 @@ class DrivenEngine(ABC):
         )
 
 
+def work_of_diffusion(parameters: Mapping[str, Any], *, steps: int) -> float:
+    """`work_of` of an engine that draws samples after four passes and with so many steps of diffusion by default.
+
+    Half of the work is the trunk's passes, half the diffusion's steps of all samples, roughly.
+    """
+    drawn = parameters["diffusion_samples"] * parameters["sampling_steps"]
+    return (parameters["recycles"] + 1) / 4 / 2 + drawn / steps / 2
+
+
 @lru_cache(maxsize=8)
 def _versions(python: str, packages: tuple[str, ...]) -> list[str]:
     program = (
