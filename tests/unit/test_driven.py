@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snakefold.batch import BatchRun, read_receipt, run_in_driver
+from snakefold.batch import BatchRun, MemberReceipt, read_receipt, run_in_driver
 from snakefold.config import load_config
 from snakefold.engines import ENGINES, AnyEngine, engines_for
 from snakefold.engines.alphafold2 import AlphaFold2
@@ -26,6 +26,7 @@ from snakefold.outcome import Outcome
 from snakefold.plan import make_plan
 from snakefold.progress import Progress
 from snakefold.sheet import Chain, Target
+from snakefold.steps import _needs_of
 from snakefold.store import Action, open_store
 from snakefold.structures.io import read_chains, read_model
 
@@ -234,6 +235,13 @@ class TestAlphaFold2:
         (fold,) = plan.folds.values()
         assert len(plan.searches_of_fold("alphafold2", fold.id)) == 1
         assert len(plan.template_searches_of_fold("alphafold2", fold.id)) == bool(searched)
+        # A search that failed concerns those alone who read what it finds.
+        failed = MemberReceipt(step="search_templates", status="failed")
+        done = MemberReceipt(step="search_msa", status="done")
+        msas, templates = ({chain.id: end for chain in (first, second)} for end in (done, failed))
+        for target, read in zip(targets, (of_one, of_two), strict=True):
+            needs = _needs_of(target, msas, templates, engines["alphafold2"])
+            assert (failed in needs.values()) == read
 
     def test_what_lacks_an_array_is_the_members_failure(self, tmp_path: Path) -> None:
         with pytest.raises(MemberError, match="cannot be read: it has no ptm"):
