@@ -367,6 +367,12 @@ def _predictions_by_engine(
     return {name: accepted[name] for name in sorted(accepted)}, refused
 
 
+def _templated_chains(engine: Engine, targets: Iterable[Target]) -> set[str]:
+    """Search ids of the chains whose templates an engine reads."""
+    read = (target for target in targets if engine.reads_templates(len(target.chains)))
+    return {chain.search_id for target in read for chain in target.chains}
+
+
 def _searched_chains(
     accepted: Mapping[str, Sequence[Target]], engines: Mapping[str, Engine]
 ) -> tuple[list[str], set[str]]:
@@ -383,12 +389,6 @@ def _searched_chains(
             searched |= chains
         with_templates |= _templated_chains(engine, targets)
     return sorted(searched), with_templates
-
-
-def _templated_chains(engine: Engine, targets: Iterable[Target]) -> set[str]:
-    """Search ids of the chains whose templates an engine reads."""
-    read = (target for target in targets if engine.reads_templates(len(target.chains)))
-    return {chain.search_id for target in read for chain in target.chains}
 
 
 def _search_settings(config: Config) -> dict[str, Any]:
