@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snakefold.batch import BatchRun, MemberReceipt, read_receipt, run_in_driver
+from snakefold.batch import BatchRun, read_receipt, run_in_driver
 from snakefold.config import load_config
 from snakefold.engines import ENGINES, AnyEngine, engines_for
 from snakefold.engines.alphafold2 import AlphaFold2
@@ -23,10 +23,7 @@ from snakefold.engines.supervisor import DriverCommand
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.files import read_json
 from snakefold.outcome import Outcome
-from snakefold.plan import make_plan
 from snakefold.progress import Progress
-from snakefold.sheet import Chain, Target
-from snakefold.steps import _needs_of
 from snakefold.store import Action, open_store
 from snakefold.structures.io import read_chains, read_model
 
@@ -207,41 +204,17 @@ class TestAlphaFold2:
         rows = (tmp_path / "out" / "alignment.fasta").read_text().splitlines()
         assert rows == [">target B", second.sequence, ">1afs A", f"{of_entry[30]}-{of_entry[31]}"]
 
-    @pytest.mark.parametrize(
-        ("parameters", "of_one", "of_two"),
-        [
+    def test_templates_are_read_by_models_that_take_them_if_the_parameters_say_so(self) -> None:
+        for parameters, of_one, of_two in (
             ({"templates": False}, False, False),
             ({"templates": True}, True, True),
             ({"templates": True, "models": [2, 5]}, True, True),
             ({"templates": True, "models": [3, 4, 5]}, False, True),
-        ],
-    )
-    def test_templates_are_searched_for_models_that_take_them_if_the_parameters_say_so(
-        self, parameters: dict[str, Any], of_one: bool, of_two: bool
-    ) -> None:
-        config = load_config({"samples": "s.tsv", "alphafold2": parameters})
-        engines = engines_for(config)
-        assert engines["alphafold2"].needs_templates == parameters["templates"]
+        ):
+            engine = engines_for(load_config({"samples": "s.tsv", "alphafold2": parameters}))["alphafold2"]
+            assert engine.needs_templates == parameters["templates"]
+            assert (engine.reads_templates(1), engine.reads_templates(2)) == (of_one, of_two)
         assert not ENGINES["alphafold2"].needs_templates
-        first, second = Chain(sequence="MKTAYIAKQRQISFVKSHFSRQ"), Chain(sequence="GSHMRYFYTSVDADACDEFX")
-        origin: dict[str, Any] = {"seed": 0, "template": None, "reference": None, "file": Path("s.tsv"), "row": 2}
-        targets = [
-            Target(id=name, chains=chains, engines=("alphafold2",), **origin)
-            for name, chains in (("one", (first,)), ("two", (second, second)))
-        ]
-        plan = make_plan(targets, config, engines)
-        searched = {member for batch in plan.template_searches.values() for member in batch.members}
-        assert searched == {chain.id for chain, read in ((first, of_one), (second, of_two)) if read}
-        (fold,) = plan.folds.values()
-        assert len(plan.searches_of_fold("alphafold2", fold.id)) == 1
-        assert len(plan.template_searches_of_fold("alphafold2", fold.id)) == bool(searched)
-        # A search that failed concerns those alone who read what it finds.
-        failed = MemberReceipt(step="search_templates", status="failed")
-        done = MemberReceipt(step="search_msa", status="done")
-        msas, templates = ({chain.id: end for chain in (first, second)} for end in (done, failed))
-        for target, read in zip(targets, (of_one, of_two), strict=True):
-            needs = _needs_of(target, msas, templates, engines["alphafold2"])
-            assert (failed in needs.values()) == read
 
     def test_what_lacks_an_array_is_the_members_failure(self, tmp_path: Path) -> None:
         with pytest.raises(MemberError, match="cannot be read: it has no ptm"):
