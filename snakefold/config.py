@@ -151,7 +151,7 @@ class RoseTTAFold(Section):
     max_msa: int = Field(default=256, ge=1, description="Rows of the MSA that go through the main blocks, by chance.")
     max_extra_msa: int = Field(default=2048, ge=1, description="Rows of each MSA that are used at all, by chance.")
     pair: bool = Field(
-        default=False, description="Put rows of one species (TaxID= in their names) of different chains side by side."
+        default=False, description="Put rows of one species (docs/engines.md) of different chains side by side."
     )
     neighbours: int = Field(
         default=1536,

@@ -231,14 +231,14 @@ def make_plan(targets: Sequence[Target], config: Config, pins: Pins, engines: Ma
     """
     accepted, refused = _predictions_by_engine(targets, engines)
     chains = {chain.search_id: chain for target in targets for chain in target.chains}
-    searched, with_templates = _searched_chains(accepted, engines)
+    searched, templated = _searched_chains(accepted, engines)
 
     searches = _search_batches([chains[key] for key in searched], config, pins)
     search_of = _by_member(searches)
     template_searches: list[Batch] = []
     search_of_template_search: dict[str, str] = {}
     for search in searches:
-        members = [member for member in search.members if member in with_templates]
+        members = [member for member in search.members if member in templated]
         if members:
             batch = _template_search_batch(search, [chains[member] for member in members], config, pins)
             template_searches.append(batch)
@@ -265,11 +265,13 @@ def make_plan(targets: Sequence[Target], config: Config, pins: Pins, engines: Ma
                 relaxations[name, relaxation.id] = relaxation
                 fold_of_relaxation[name, relaxation.id] = fold.id
                 relaxation_of.update(((name, member), relaxation) for member in relaxation.members)
-            chains_of_fold = {chain.search_id for member in fold.members for chain in by_id[member].chains}
+            members = [by_id[member] for member in fold.members]
+            chains_of_fold = {chain.search_id for target in members for chain in target.chains}
             with_msa = chains_of_fold if works and (engine.needs_msa or engine.needs_templates) else ()
+            with_templates = _templated_chains(engine, members) if works else ()
             inputs_of_fold[name, fold.id] = (
                 tuple(sorted({search_of[key].id for key in with_msa})),
-                tuple(sorted({template_search_of[key].id for key in with_msa if engine.needs_templates})),
+                tuple(sorted({template_search_of[key].id for key in with_templates})),
             )
 
     return Plan(
@@ -368,11 +370,17 @@ def _predictions_by_engine(
     refused: dict[str, list[Target]] = {}
     for target in targets:
         for name in target.engines:
-            refuses = refusal(engines[name].limits, [chain.sequence for chain in target.chains]) is not None
+            refuses = refusal(engines[name].limits, target.chains) is not None
             accepted.setdefault(name, [])
             refused.setdefault(name, [])
             (refused if refuses else accepted)[name].append(target)
     return {name: accepted[name] for name in sorted(accepted)}, refused
+
+
+def _templated_chains(engine: Engine, targets: Iterable[Target]) -> set[str]:
+    """Search ids of the chains whose templates an engine reads."""
+    read = (target for target in targets if engine.reads_templates(len(target.chains)))
+    return {chain.search_id for target in read for chain in target.chains}
 
 
 def _searched_chains(
@@ -389,8 +397,7 @@ def _searched_chains(
         chains = {chain.search_id for target in targets for chain in target.chains}
         if engine.needs_msa or engine.needs_templates:
             searched |= chains
-        if engine.needs_templates:
-            with_templates |= chains
+        with_templates |= _templated_chains(engine, targets)
     return sorted(searched), with_templates
 
 

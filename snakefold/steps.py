@@ -347,7 +347,7 @@ def fold(
     ) as run:
         actions = {}
         for member, target in targets.items():
-            refused = refusal(predictor.limits, [chain.sequence for chain in target.chains])
+            refused = refusal(predictor.limits, target.chains)
             if refused is not None:
                 run.skip(member, "not_accepted", f"the engine {engine} {refused}")
                 continue
@@ -376,7 +376,7 @@ def fold(
                     if predictor.needs_msa
                     else None,
                     templates=_fetch(job.store, run, found_templates[chain.search_id], chain.search_id, "templates")
-                    if predictor.needs_templates and target.template is None
+                    if predictor.reads_templates(len(target.chains)) and target.template is None
                     else None,
                 )
                 for chain in target.chains
@@ -401,10 +401,11 @@ def _needs_of(target: Target, msas: Receipts, templates: Receipts, engine: Engin
     searches behind it.
     """
     needs = {}
+    templated = engine.reads_templates(len(target.chains)) and target.template is None
     for number, chain in enumerate(target.chains):
         if engine.needs_msa and chain.search_id in msas:
             needs[f"{number}/msa"] = msas[chain.search_id]
-        if engine.needs_templates and target.template is None and chain.search_id in templates:
+        if templated and chain.search_id in templates:
             needs[f"{number}/templates"] = templates[chain.search_id]
     return needs
 

@@ -18,6 +18,8 @@ class Limits:
     max_length: int
     max_chains: int
     letters: frozenset[str] = STANDARD_LETTERS
+    msa_of_each_copy: bool = True
+    """Whether equal chains may have different MSAs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +57,15 @@ class Engine(Protocol):
     """The database (config/databases.yaml) with the weights; None for an engine that has none."""
     needs_msa: bool
     needs_templates: bool
+    """Whether it needs the templates of any target; see `reads_templates`."""
     takes_template: bool
     """Whether a template that the sheet gives takes the place of those that are found; else it is not used."""
     gpus: int
     limits: Limits
+
+    def reads_templates(self, chains: int) -> bool:
+        """Whether it needs the templates of a target of so many chains."""
+        ...
 
     def seconds(self, residues: int) -> float:
         """Estimated seconds for one target of so many residues, on one core or one GPU."""

@@ -9,7 +9,7 @@ import gemmi
 import numpy as np
 
 from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
-from snakefold.engines.driven import DrivenEngine
+from snakefold.engines.driven import DrivenEngine, work_of_diffusion
 from snakefold.engines.prediction import write_prediction
 from snakefold.errors import MemberError
 from snakefold.files import read_json
@@ -29,19 +29,20 @@ class Boltz(DrivenEngine):
     """Boltz-1 of the package boltz."""
 
     name = "boltz"
-    version = "2"
+    version = "3"
     packages = ("boltz", "torch")
     licence = "MIT (code and weights)"
     weights = "boltz1"
     needs_msa = True
     needs_templates = False
     # Up to 26 chains, which have names of one letter in Boltz's input.
-    limits = Limits(min_length=10, max_length=2000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
+    limits = Limits(
+        min_length=10, max_length=2000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"), msa_of_each_copy=False
+    )
 
     def work_of(self, parameters: Mapping[str, Any]) -> float:
-        """Half of it is the trunk's passes, half the diffusion's steps, roughly."""
-        drawn = parameters["diffusion_samples"] * parameters["sampling_steps"]
-        return (parameters["recycles"] + 1) / 8 + drawn / 400
+        """Of the trunk and of a sample of 200 steps by default."""
+        return work_of_diffusion(parameters, steps=200)
 
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of Boltz's files (see drivers/boltz.py) in the common form."""
@@ -87,7 +88,7 @@ class Boltz2(Boltz):
 
     name = "boltz2"
     program = "boltz"
-    version = "1"
+    version = "2"
     weights = "boltz2"
 
 

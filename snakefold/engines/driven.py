@@ -66,6 +66,8 @@ class DrivenEngine(ABC):
     limits: Limits
     work = 1.0
     """How many times the work of its default parameters an engine does by those of the run (`fitted`)."""
+    least_templated = 1
+    """Of an engine that needs templates: the fewest chains of a target whose templates it reads (`fitted`)."""
 
     @abstractmethod
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
@@ -92,6 +94,14 @@ class DrivenEngine(ABC):
         """How many times the work of the default parameters, which were calibrated, these make."""
         return 1.0
 
+    def least_templated_of(self, parameters: Mapping[str, Any]) -> int:  # noqa: ARG002
+        """The fewest chains of a target whose templates are read by these parameters."""
+        return 1
+
+    def reads_templates(self, chains: int) -> bool:
+        """Whether it needs the templates of a target of so many chains."""
+        return self.needs_templates and chains >= self.least_templated
+
     def memory_mb(self, residues: int) -> int:
         """Estimated peak memory of the machine, MB."""
         return round(_polynomial(self.calibration.memory_mb, residues))
@@ -108,6 +118,7 @@ class DrivenEngine(ABC):
         # One that cannot take even the shortest says so of each target.
         fitted.limits = replace(self.limits, max_length=max(shortest - 1, shortest + fits - 1))
         fitted.work = self.work_of(parameters)
+        fitted.least_templated = self.least_templated_of(parameters)
         fitted.needs_templates = self.needs_templates or bool(parameters.get("templates"))
         return fitted
 
@@ -149,6 +160,15 @@ class DrivenEngine(ABC):
                 "cache": str(cache),
             },
         )
+
+
+def work_of_diffusion(parameters: Mapping[str, Any], *, steps: int) -> float:
+    """`work_of` of an engine that draws samples after four passes and with so many steps of diffusion by default.
+
+    Half of the work is the trunk's passes, half the diffusion's steps of all samples, roughly.
+    """
+    drawn = parameters["diffusion_samples"] * parameters["sampling_steps"]
+    return (parameters["recycles"] + 1) / 4 / 2 + drawn / steps / 2
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from snakefold.engines.base import STANDARD_LETTERS, FoldTask, Limits
-from snakefold.engines.driven import DrivenEngine
+from snakefold.engines.driven import DrivenEngine, work_of_diffusion
 from snakefold.engines.prediction import read_arrays, write_prediction
 from snakefold.errors import MemberError
 from snakefold.outcome import Outcome
@@ -20,7 +20,7 @@ class OpenFold(DrivenEngine):
     """OpenFold3 by its own package, with MSAs of ours and without templates."""
 
     name = "openfold"
-    version = "1"
+    version = "2"
     packages = ("openfold3", "torch")
     licence = "Apache-2.0 (code), not stated for this file (weights)"
     weights = "openfold3_openbind_174k"
@@ -30,9 +30,8 @@ class OpenFold(DrivenEngine):
     limits = Limits(min_length=10, max_length=2000, max_chains=26, letters=STANDARD_LETTERS | frozenset("X"))
 
     def work_of(self, parameters: Mapping[str, Any]) -> float:
-        """Half of it is the trunk's passes, half the diffusion's steps, roughly."""
-        drawn = parameters["diffusion_samples"] * parameters["sampling_steps"]
-        return (parameters["recycles"] + 1) / 8 + drawn / 2000
+        """Of the trunk and of five samples of 200 steps by default."""
+        return work_of_diffusion(parameters, steps=1000)
 
     def take_in(self, task: FoldTask, made: Path, folder: Path) -> Outcome:
         """Write the prediction of `prediction.npz` (see drivers/openfold.py) in the common form.

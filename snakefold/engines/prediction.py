@@ -9,8 +9,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from snakefold.engines.base import FoldTask
+from snakefold.engines.used_templates import UsedTemplate, alignment_fasta
 from snakefold.errors import MemberError
-from snakefold.files import write_json
+from snakefold.files import write_json, write_text
 from snakefold.outcome import Outcome
 from snakefold.structures.io import ModelChain, modelled_ranges, write_model
 
@@ -83,9 +84,10 @@ def write_prediction(
     ptm: float | None,
     iptm: float | None = None,
     pae: np.ndarray | None = None,
+    templates: Sequence[UsedTemplate] = (),
     notes: Sequence[str] = (),
 ) -> Outcome:
-    """Write model.cif, prediction.json and pae.json into `folder`.
+    """Write model.cif, prediction.json, pae.json and, with templates, alignment.fasta into `folder`.
 
     `pae` (residues, residues) is the predicted aligned error in angstrom over all chains, as rows of the aligned
     residue. Confidence is pLDDT, 0-100.
@@ -108,12 +110,14 @@ def write_prediction(
         "too_far": False,
         "ptm": None if ptm is None else round(ptm, 4),
         "iptm": None if iptm is None else round(iptm, 4),
-        "templates": [],
+        "templates": [each.facts(chains[each.chain_index].sequence) for each in templates],
         "invented": [[] for _ in chains],
         "unmodelled": missing,
         "notes": list(notes),
     }
     write_json(folder / "prediction.json", scores)
+    if templates:
+        write_text(folder / "alignment.fasta", alignment_fasta([chain.sequence for chain in chains], templates))
     if pae is not None:
         length = sum(len(chain.sequence) for chain in chains)
         if pae.shape != (length, length) or not np.isfinite(pae).all():

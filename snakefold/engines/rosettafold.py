@@ -14,7 +14,7 @@ class RoseTTAFold(DrivenEngine):
     """RoseTTAFold2 by its authors' code, which is on no package index (containers/sources.yaml)."""
 
     name = "rosettafold"
-    version = "1"
+    version = "2"
     packages = ("rosettafold2", "dgl", "e3nn", "torch")
     licence = "MIT (code); none is stated for the weights"
     weights = "rosettafold2_jan24"

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -286,33 +287,41 @@ class _Reader:
         """All chains of the target, which at least one of the engines accepts; none after a fault."""
         limits = [self._registry[name].limits for name in engines]
         number = sum(copies)
+        chains: tuple[Chain, ...] = ()
         # Before they are written out: 1000000000 is a valid number of copies.
+        if number <= max(engine.limits.max_chains for engine in self._registry.values()):
+            chains = tuple(chain for chain, count in zip(written, copies, strict=True) for _ in range(count))
         if number > max(limit.max_chains for limit in limits):
             most = ", ".join(f"{self._registry[name].limits.max_chains} ({name})" for name in engines)
-            report(
-                "copies" if number > len(written) else column,
-                f"the target has {number} chains, which no chosen engine takes (at most {most}); "
-                "predict fewer copies or choose another engine",
-            )
+            fault = f"the target has {number} chains, which no chosen engine takes (at most {most})"
+            cure = self._cure(f"predict fewer {'copies' if number > len(written) else 'chains'}", chains)
+            report("copies" if number > len(written) else column, f"{fault}; {cure}")
             return ()
-        chains = tuple(chain for chain, count in zip(written, copies, strict=True) for _ in range(count))
         letters = frozenset().union(*(limit.letters for limit in limits))
         for index, chain in enumerate(written, start=1):
             position = first_letter_outside(chain.sequence, letters)
             if position is not None:
-                where = _where(position, index, len(written))
+                fault = f"{chain.sequence[position]!r} at {_where(position, index, len(written))}"
                 hint = "write X for an unknown residue" if "X" in letters else "replace it by one of the 20 amino acids"
-                report(column, f"{chain.sequence[position]!r} at {where} is accepted by no chosen engine; {hint}")
+                report(column, f"{fault} is accepted by no chosen engine; {self._cure(hint, chains)}")
                 return ()
-        sequences = [chain.sequence for chain in chains]
-        reasons = [refusal(limit, sequences) for limit in limits]
+        reasons = [refusal(limit, chains) for limit in limits]
         if None in reasons:
             return chains
         told = "; ".join(f"{name} {reason}" for name, reason in zip(engines, reasons, strict=True))
-        others = [name for name, engine in self._registry.items() if refusal(engine.limits, sequences) is None]
-        cure = f"choose one that takes it ({', '.join(others)})" if others else "no engine takes it: change it"
-        report(column, f"no chosen engine can predict the target: {told}; {cure}")
+        hint = "change the target"
+        searched = [replace(chain, msa=None) for chain in chains]
+        if any(refusal(limit, searched) is None for limit in limits):
+            column, hint = "msa", "name one file for equal chains"
+        report(column, f"no chosen engine can predict the target: {told}; {self._cure(hint, chains)}")
         return ()
+
+    def _cure(self, hint: str, chains: Sequence[Chain]) -> str:
+        """What to do with a target that no chosen engine takes; `chains` are empty if they are too many for any."""
+        able = [name for name, engine in self._registry.items() if chains and refusal(engine.limits, chains) is None]
+        return (
+            f"{hint}, or choose an engine that takes it ({', '.join(able)})" if able else f"{hint}: no engine takes it"
+        )
 
     def _file(self, values: Mapping[str, str], column: str, path: Path, report: Report) -> Path | None:
         text = values.get(column)

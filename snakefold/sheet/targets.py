@@ -54,22 +54,28 @@ class Target:
         return sum(len(chain.sequence) for chain in self.chains)
 
 
-def refusal(limits: Limits, sequences: Sequence[str]) -> str | None:
-    """Why an engine with these limits cannot take a target of these sequences (all copies), or None if it can.
+def refusal(limits: Limits, chains: Sequence[Chain]) -> str | None:
+    """Why an engine with these limits cannot take a target of these chains (all copies), or None if it can.
 
     The reason reads on after "the engine", such as "takes at most 3000 residues, the target has 4100".
     """
-    length = sum(map(len, sequences))
+    length = sum(len(chain.sequence) for chain in chains)
     if length < limits.min_length:
         return f"takes at least {limits.min_length} residues, the target has {length}"
     if length > limits.max_length:
         return f"takes at most {limits.max_length} residues, the target has {length}"
-    if len(sequences) > limits.max_chains:
-        return f"takes at most {limits.max_chains} chains, the target has {len(sequences)}"
-    for number, sequence in enumerate(sequences, start=1):
-        position = first_letter_outside(sequence, limits.letters)
+    if len(chains) > limits.max_chains:
+        return f"takes at most {limits.max_chains} chains, the target has {len(chains)}"
+    for number, chain in enumerate(chains, start=1):
+        position = first_letter_outside(chain.sequence, limits.letters)
         if position is not None:
-            return f"does not accept {sequence[position]!r} (position {position + 1} of chain {number})"
+            return f"does not accept {chain.sequence[position]!r} (position {position + 1} of chain {number})"
+    if not limits.msa_of_each_copy:
+        first: dict[str, tuple[int, str]] = {}
+        for number, chain in enumerate(chains, start=1):
+            former, search = first.setdefault(chain.sequence, (number, chain.search_id))
+            if search != chain.search_id:
+                return f"reads one MSA for equal chains, chains {former} and {number} have different ones"
     return None
 
 

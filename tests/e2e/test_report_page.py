@@ -19,6 +19,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from snakefold.comparison import compare_engines
+from snakefold.engines import ENGINES
 from snakefold.errors import SnakefoldError
 from snakefold.report.report import write_report
 from snakefold.structures.io import ModelChain
@@ -816,7 +817,11 @@ def test_several_engines_of_a_target_are_compared_in_its_panel(browser: Browser,
         page.locator('[data-toggle="engine-esmfold"]').check()
         page.wait_for_selector('#viewer[data-overlays="engine-esmfold"]')
         assert (opened.picture() != plain).any()
-        assert "Model of esmfold" in page.locator(".under-viewer").inner_text()
+        legend = page.locator(".under-viewer .legend", has_text="Model of esmfold").locator("i")
+        colour = legend.evaluate("swatch => getComputedStyle(swatch).backgroundColor")
+        overlays = page.evaluate("snakefold.palettes.overlays.light.engines")
+        place = sorted(set(page.evaluate("snakefold.rows.map(row => row.engine)"))).index("esmfold")
+        np.testing.assert_array_equal(linear(colour), linear(overlays[place]))
         page.locator("body").press("e")
         page.wait_for_selector('#viewer[data-overlays=""]')
         assert page.locator("#agreement a").get_attribute("href") == "#p=dimer%2Fesmfold"
@@ -961,6 +966,17 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
 
 
+# The page's colours by their names in the style sheet.
+COLOURS = """names => Object.fromEntries(names.map(
+    name => [name, getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()]))"""
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2.2 defines it."""
+    dark, light = sorted(float(np.array([0.2126, 0.7152, 0.0722]) @ linear(colour)) for colour in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
 @pytest.mark.parametrize("blindness", BLINDNESS)
 def test_colours_stay_apart_for_the_colour_blind(palettes: Mapping[str, Any], blindness: str) -> None:
     def apart(one: str, other: str) -> float:
@@ -981,8 +997,22 @@ def test_colours_stay_apart_for_the_colour_blind(palettes: Mapping[str, Any], bl
     assert min(apart(low, high) for low in agreement[:2] for high in agreement[3:]) > 12
     for overlay in palettes["overlays"].values():
         assert apart(overlay["reference"], overlay["template"]) > 25
-        for one, other in itertools.combinations(overlay, 2):
-            assert apart(overlay[one], overlay[other]) > 12, (one, other)
+        colours = [overlay["reference"], overlay["template"], *overlay["engines"]]
+        for one, other in itertools.combinations(colours, 2):
+            assert apart(one, other) > 14, (one, other)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_engine_has_a_colour_that_stands_out_from_the_stage(
+    browser: Browser, run: Run, palettes: Mapping[str, Any], scheme: str
+) -> None:
+    overlays = palettes["overlays"][scheme]
+    assert len(overlays["engines"]) >= len(ENGINES)
+    for opened in open_page(browser, run.report, width=1000, scheme=scheme):
+        grounds = opened.page.evaluate(COLOURS, ["stage", "stage-edge", "surface"])
+        for name, ground in grounds.items():
+            for colour in (overlays["reference"], overlays["template"], *overlays["engines"]):
+                assert contrast(colour, ground) >= 3, (colour, name)
 
 
 @pytest.fixture(scope="module")
@@ -1005,19 +1035,10 @@ def test_text_stands_out_from_its_ground(browser: Browser, run: Run, scheme: str
     }
     names = sorted({*grounds, *itertools.chain(*grounds.values())})
     for opened in open_page(browser, run.report, width=1000, scheme=scheme):
-        values = opened.page.evaluate(
-            "names => Object.fromEntries(names.map(name => "
-            "[name, getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()]))",
-            names,
-        )
-
-        def brightness(name: str, values: Mapping[str, str] = values) -> float:
-            return float(np.array([0.2126, 0.7152, 0.0722]) @ linear(values[name])) + 0.05
-
+        values = opened.page.evaluate(COLOURS, names)
         for ground, texts in grounds.items():
             for text in texts:
-                light, dark = max(brightness(ground), brightness(text)), min(brightness(ground), brightness(text))
-                assert light / dark >= 4.5, (scheme, text, ground)  # WCAG 2.2, AA
+                assert contrast(values[ground], values[text]) >= 4.5, (scheme, text, ground)  # WCAG 2.2, AA
 
 
 # ---------------------------------------------------------------- the files

@@ -14,10 +14,8 @@ import pytest
 
 from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import ChainInputs, FoldTask
-from snakefold.engines.supervisor import Finished, Supervisor
 from tests.engines.sheet_to_report import run_sheet_to_report
-
-Arrays = dict[str, dict[str, np.ndarray]]
+from tests.engines.taken import Arrays, arrays_of, predict
 
 DRIVERS = Path(__file__).parents[2] / "snakefold" / "engines" / "drivers"
 LIBRARY = Path(__file__).parents[2] / "data" / "mini" / "templates"
@@ -34,6 +32,8 @@ A3M = {
     ],
 }
 ENTRY, CHAIN = "1afs", "A"
+# HIV-1 protease, of which the miniature library has a structure.
+KNOWN = "PQITLWKRPLVTIKIGGQLKEALLDTGADDTVLEEMNLPGRWKPKMIGGIGGFIKVRQYDQILIEICGHKAIGTVLVGPTPVNIIGRNLLTQIGCTLNF"
 # Residues of the target and of the template's chain.
 PAIRS = [(place, 30 + place + (place > 9)) for place in range(2, len(FIRST) - 1)]
 TARGETS = {"one": [FIRST], "other": [SECOND], "pair": [FIRST, SECOND], "mixed": [SECOND[:10], FIRST, SECOND[:10]]}
@@ -77,32 +77,20 @@ def templates_of_first(folder: Path) -> Path:
     found.mkdir(exist_ok=True)
     shutil.copy(LIBRARY / f"{ENTRY}.cif.gz", found)
     hits = [
-        {"entry": ENTRY, "chain": chain, "file": f"{ENTRY}.cif.gz", "pairs": [[*pair, 1.0] for pair in PAIRS]}
+        {
+            "entry": ENTRY,
+            "chain": chain,
+            "file": f"{ENTRY}.cif.gz",
+            "pairs": [[*pair, 1.0] for pair in PAIRS],
+            "evalue": 0,
+        }
         for chain in ("none", CHAIN)
     ]
     (found / "hits.json").write_text(json.dumps({"hits": hits}))
     return found
 
 
-class Ends:
-    """Takes the driver's arrays as they are."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.found: Arrays = {}
-        self.failures: dict[str, tuple[str, str]] = {}
-
-    def done(self, member: str, finished: Finished) -> None:
-        with np.load(self.folder / member / "prediction.npz") as content:
-            self.found[member] = dict(content)
-
-    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
-        self.failures[member] = kind, reason
-
-
-def predict(weights: Path, folder: Path, names: list[str], **changed: Any) -> Arrays:
-    engine = AlphaFold2()
-    ends = Ends(folder / "members")
+def arrays(weights: Path, folder: Path, names: list[str], **changed: Any) -> dict[str, Arrays]:
     folder.mkdir()
     tasks = {}
     for name in names:
@@ -112,11 +100,8 @@ def predict(weights: Path, folder: Path, names: list[str], **changed: Any) -> Ar
             msa.write_text(msa_of(sequence))
             found = templates_of_first(folder) if changed.get("templates") and sequence == FIRST else None
             chains.append(ChainInputs(sequence=sequence, msa=msa, templates=found))
-        tasks[name] = FoldTask(chains=tuple(chains), seed=5), folder / "members" / name
-    command = engine.command(weights, PARAMETERS | changed, folder / "cache")
-    Supervisor(command, tasks, ends=ends, scratch=folder, limit=engine.limit).run()
-    assert not ends.failures
-    return ends.found
+        tasks[name] = FoldTask(chains=tuple(chains), seed=5)
+    return arrays_of(predict(AlphaFold2(), weights, tasks, folder / "run", PARAMETERS | changed))
 
 
 def compilations(compiled: Path) -> set[str]:
@@ -140,7 +125,7 @@ def same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) ->
 def test_one_compilation_serves_a_bucket_and_outlives_the_process(
     weights: Path, compiled: Path, tmp_path: Path
 ) -> None:
-    both = predict(weights, tmp_path / "both", ["one", "other"])
+    both = arrays(weights, tmp_path / "both", ["one", "other"])
     assert len(compilations(compiled)) == 1
     for name in ("one", "other"):
         length = len(TARGETS[name][0])
@@ -148,22 +133,22 @@ def test_one_compilation_serves_a_bucket_and_outlives_the_process(
         assert both[name]["pae"].shape == (length, length)
         assert "iptm" not in both[name]
         assert both[name]["exists"].any(axis=1).tolist() == [letter != "X" for letter in TARGETS[name][0]]
-    again = predict(weights, tmp_path / "again", ["one"])
+    again = arrays(weights, tmp_path / "again", ["one"])
     assert len(compilations(compiled)) == 1
     for name, values in both["one"].items():
         np.testing.assert_array_equal(again["one"][name], values)
 
 
 def test_padding_changes_nothing_against_the_packages_own_loop(weights: Path, compiled: Path, tmp_path: Path) -> None:
-    ours = predict(weights, tmp_path / "ours", ["one", "pair", "mixed"])
+    ours = arrays(weights, tmp_path / "ours", ["one", "pair", "mixed"])
     assert len(compilations(compiled)) == 2
-    templated = predict(weights, tmp_path / "templated", ["one", "pair"], models=[1, 3], templates=True)
+    templated = arrays(weights, tmp_path / "templated", ["one", "pair"], models=[1, 3], templates=True)
     # The second of the first chain's hits. Model 3 of one chain takes none.
     for name, values in templated.items():
         assert values["candidates"] == 2
         if name == "pair" or values["model"] == 1:
             assert values["templates"].tolist() == [[0, 1]]
-    only = predict(weights, tmp_path / "only", ["one", "pair"], models=[1], templates=True)
+    only = arrays(weights, tmp_path / "only", ["one", "pair"], models=[1], templates=True)
     ours |= {f"templated {name}": values for name, values in only.items()}
     python = os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"]
     targets = {
@@ -287,12 +272,18 @@ def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> No
         {"path": "config.json", "urls": [(weights / "config.json").as_uri()]},
     ]
     msas = {}
-    for name, sequence in (("first", FIRST), ("second", SECOND)):
+    for name, sequence in (("first", FIRST), ("second", SECOND), ("known", KNOWN)):
         msas[sequence] = tmp_path / f"{name}.a3m"
         msas[sequence].write_text(msa_of(sequence))
-    targets = {"one": [FIRST], "pair": [FIRST, SECOND]}
-    parameters = PARAMETERS | {"models": [1, 3]}
+    targets = {"one": [FIRST], "known": [KNOWN], "pair": [FIRST, SECOND]}
+    parameters = PARAMETERS | {"models": [1], "seeds": 2, "templates": True}
     found = run_sheet_to_report(tmp_path, AlphaFold2(), targets, files, parameters=parameters, msas=msas)
     for name, scores in found.items():
         assert (scores["iptm"] is None) == (len(targets[name]) == 1)
         assert any("the best of 2 predictions" in note for note in scores["notes"])
+    # SECOND begins as the heavy chains of HLA do.
+    named = {
+        name: [(each["chain_index"], each["entry"], each["overlay"]) for each in scores["templates"]]
+        for name, scores in found.items()
+    }
+    assert named == {"one": [], "known": [(0, "1hvr", "A")], "pair": [(1, "1bd2", "A"), (1, "3pwp", "B")]}

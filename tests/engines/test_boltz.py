@@ -5,7 +5,6 @@ import random
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ import yaml
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.boltz import Boltz, Boltz2
-from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
 from snakefold.files import read_json
-from snakefold.outcome import Outcome
 from snakefold.structures.io import read_model
 from snakefold.structures.residues import NAME_OF_LETTER
 from tests.engines.sheet_to_report import files_of, run_sheet_to_report
+from tests.engines.taken import Taken, predict
 
 PYTHON = os.environ["SNAKEFOLD_PYTHON_BOLTZ"]
 ONE = "MKTAYIAKQRQISFVKSHFSRQ"
@@ -94,44 +92,11 @@ def task(chains: list[str], msas: Msas, seed: int = 7) -> FoldTask:
     return FoldTask(chains=tuple(ChainInputs(sequence=chain, msa=msas[chain]) for chain in chains), seed=seed)
 
 
-class Taken:
-    """Takes in what the driver made."""
-
-    def __init__(self, engine: Boltz, folder: Path, tasks: Mapping[str, FoldTask]) -> None:
-        self.engine, self.folder, self.tasks = engine, folder, tasks
-        self.outcomes: dict[str, Outcome] = {}
-        self.failures: dict[str, str] = {}
-
-    def done(self, member: str, finished: Finished) -> None:
-        (self.folder / "taken" / member).mkdir(parents=True)
-        self.outcomes[member] = self.engine.take_in(
-            self.tasks[member], self.folder / "made" / member, self.folder / "taken" / member
-        )
-
-    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
-        self.failures[member] = kind
-
-    def prediction(self, member: str) -> dict[str, Any]:
-        return read_json(self.folder / "taken" / member / "prediction.json")
-
-
-def predict(
-    engine: Boltz, weights: Path, tasks: Mapping[str, FoldTask], folder: Path, driver: Path | None = None
-) -> Taken:
-    command = engine.command(weights, PARAMETERS, folder)
-    if driver is not None:
-        command = DriverCommand(command=[PYTHON, str(driver)], settings=command.settings)
-    ends = Taken(engine, folder, tasks)
-    members = {name: (task, folder / "made" / name) for name, task in tasks.items()}
-    Supervisor(command, members, ends=ends, scratch=folder, limit=engine.limit).run()
-    return ends
-
-
 @pytest.fixture(scope="module")
 def ours(engine: Boltz, weights: Path, msas: Msas, tmp_path_factory: pytest.TempPathFactory) -> Taken:
     tasks = {name: task(chains, msas) for name, chains in SEQUENCES.items()}
     tasks["otherwise"] = task([ONE], msas, seed=8)
-    return predict(engine, weights, tasks, tmp_path_factory.mktemp("ours"))
+    return predict(engine, weights, tasks, tmp_path_factory.mktemp("ours"), PARAMETERS)
 
 
 def test_predictions_have_the_common_form(ours: Taken) -> None:
@@ -259,7 +224,7 @@ def watched(engine: Boltz, weights: Path, msas: Msas, tmp_path_factory: pytest.T
     )
     (folder / "watched.py").write_text(program)
     tasks = {"fits": task([ONE], msas), "never": task([ONE, ONE], msas), "pair": task([ONE, OTHER], msas)}
-    return predict(engine, weights, tasks, folder, driver=folder / "watched.py")
+    return predict(engine, weights, tasks, folder, PARAMETERS, driver=folder / "watched.py")
 
 
 def test_want_of_memory_is_answered_with_fewer_rows(watched: Taken) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.esmfold import EsmFold
-from snakefold.engines.supervisor import Finished, Supervisor
 from snakefold.files import read_json
 from snakefold.structures.io import read_chains
 from tests.engines.sheet_to_report import clone_with_weights, files_of, run_sheet_to_report
+from tests.engines.taken import Arrays, arrays_of, predict
 
 SEQUENCES = {
     "one": ["MKTAYIAKQRQISFVKSHFSRQ"],
@@ -32,33 +32,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Arrays:
-    """Takes the driver's arrays as they are."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.found: dict[str, dict[str, np.ndarray]] = {}
-
-    def done(self, member: str, finished: Finished) -> None:
-        assert finished.gpu_memory_mb is None or finished.gpu_memory_mb > 0
-        with np.load(self.folder / member / "prediction.npz") as content:
-            self.found[member] = dict(content)
-
-    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
-        raise AssertionError(f"{member}: {kind}: {reason}: {log}")
-
-
-def predict(weights: Path, folder: Path, **changed: object) -> dict[str, dict[str, np.ndarray]]:
+def arrays(weights: Path, folder: Path, **changed: object) -> dict[str, Arrays]:
     parameters = {"recycles": 1, "tokens": 1, "precision": "fp32"} | changed
-    engine = EsmFold()
-    ends = Arrays(folder / "members")
     tasks = {
-        name: (FoldTask(chains=tuple(ChainInputs(sequence=chain) for chain in chains)), folder / "members" / name)
+        name: FoldTask(chains=tuple(ChainInputs(sequence=chain) for chain in chains))
         for name, chains in SEQUENCES.items()
     }
-    folder.mkdir()
-    Supervisor(engine.command(weights, parameters, folder), tasks, ends=ends, scratch=folder, limit=engine.limit).run()
-    return ends.found
+    return arrays_of(predict(EsmFold(), weights, tasks, folder, parameters))
 
 
 STOCK = """
@@ -80,7 +60,7 @@ for name, sequence in json.loads(sys.argv[3]).items():
 
 
 def test_one_chain_gives_what_transformers_own_code_gives(weights: Path, tmp_path: Path) -> None:
-    ours = predict(weights, tmp_path / "ours")
+    ours = arrays(weights, tmp_path / "ours")
     single = {name: chains[0] for name, chains in SEQUENCES.items() if len(chains) == 1}
     python = os.environ["SNAKEFOLD_PYTHON_ESMFOLD"]
     subprocess.run([python, "-c", STOCK, str(weights), str(tmp_path), json.dumps(single)], check=True)
@@ -93,11 +73,10 @@ def test_one_chain_gives_what_transformers_own_code_gives(weights: Path, tmp_pat
 
 
 def test_sharing_a_pass_changes_nothing(weights: Path, tmp_path: Path) -> None:
-    alone, together = predict(weights, tmp_path / "alone"), predict(weights, tmp_path / "together", tokens=400)
-    for name, arrays in alone.items():
-        np.testing.assert_allclose(together[name]["positions"], arrays["positions"], atol=2e-3)
-        np.testing.assert_allclose(together[name]["pae"], arrays["pae"], atol=1e-3)
-        np.testing.assert_allclose(together[name]["ptm"], arrays["ptm"], atol=1e-4)
+    alone, together = arrays(weights, tmp_path / "alone"), arrays(weights, tmp_path / "together", tokens=400)
+    for name, expected in alone.items():
+        for array, tolerance in (("positions", 2e-3), ("pae", 1e-3), ("ptm", 1e-4)):
+            np.testing.assert_allclose(together[name][array], expected[array], atol=tolerance)
 
 
 def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:

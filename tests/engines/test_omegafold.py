@@ -11,8 +11,8 @@ import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.omegafold import OmegaFold
-from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
 from tests.engines.sheet_to_report import files_of, run_sheet_to_report
+from tests.engines.taken import Arrays, arrays_of, predict
 
 SEQUENCES = {
     "one": "MKTAYIAKQRQISFVKSHFSRQ",
@@ -31,37 +31,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Arrays:
-    """Takes the driver's arrays as they are."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.found: dict[str, dict[str, np.ndarray]] = {}
-
-    def done(self, member: str, finished: Finished) -> None:
-        assert [path.name for path in (self.folder / member).iterdir()] == ["prediction.npz"]
-        with np.load(self.folder / member / "prediction.npz") as content:
-            self.found[member] = dict(content)
-
-    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
-        raise AssertionError(f"{member}: {kind}: {reason}: {log}")
-
-
-def predict(
+def arrays(
     weights: Path, folder: Path, *, driver: Path | None = None, seed: int = 0, **changed: Any
-) -> dict[str, dict[str, np.ndarray]]:
-    engine = OmegaFold()
-    folder.mkdir()
-    ends = Arrays(folder / "members")
+) -> dict[str, Arrays]:
     tasks = {
-        name: (FoldTask(chains=(ChainInputs(sequence=sequence),), seed=seed), folder / "members" / name)
-        for name, sequence in SEQUENCES.items()
+        name: FoldTask(chains=(ChainInputs(sequence=sequence),), seed=seed) for name, sequence in SEQUENCES.items()
     }
-    command = engine.command(weights, PARAMETERS | changed, folder)
-    if driver is not None:
-        command = DriverCommand(command=[command.command[0], str(driver)], settings=command.settings)
-    Supervisor(command, tasks, ends=ends, scratch=folder, limit=engine.limit).run()
-    return ends.found
+    return arrays_of(predict(OmegaFold(), weights, tasks, folder, PARAMETERS | changed, driver=driver))
 
 
 COMMAND_LINE = """
@@ -82,7 +58,7 @@ __main__.main()
 
 @pytest.mark.parametrize("model", [1, 2])
 def test_it_is_what_the_authors_command_line_gives(model: int, weights: Path, tmp_path: Path) -> None:
-    ours = predict(weights, tmp_path / "ours", model=model)
+    ours = arrays(weights, tmp_path / "ours", model=model)
     (tmp_path / "all.fasta").write_text("".join(f">{name}\n{sequence}\n" for name, sequence in SEQUENCES.items()))
     arguments = [weights / "config.json", tmp_path / "all.fasta", tmp_path, "--weights_file"]
     arguments += [weights / f"release{model}.pt", "--model", model, "--num_cycle", 3, "--allow_tf32", False]
@@ -103,10 +79,10 @@ def test_it_is_what_the_authors_command_line_gives(model: int, weights: Path, tm
 
 
 def test_a_seed_gives_the_same_whatever_came_before_and_another_gives_another(weights: Path, tmp_path: Path) -> None:
-    found = predict(weights, tmp_path / "first")
+    found = arrays(weights, tmp_path / "first")
     for name, values in found["one"].items():
         np.testing.assert_array_equal(values, found["again"][name])
-    other = predict(weights, tmp_path / "second", seed=1)
+    other = arrays(weights, tmp_path / "second", seed=1)
     assert np.abs(other["one"]["positions"] - found["one"]["positions"]).max() > 0.01
 
 
@@ -131,10 +107,10 @@ driver.serve(Short())
 
 
 def test_want_of_memory_is_answered_with_smaller_pieces_that_change_nothing(weights: Path, tmp_path: Path) -> None:
-    whole = predict(weights, tmp_path / "whole", subbatch_size=None)
+    whole = arrays(weights, tmp_path / "whole", subbatch_size=None)
     driver = Path(OmegaFold().command(weights, PARAMETERS, tmp_path).command[1])
     (tmp_path / "short.py").write_text(SHORT_OF_MEMORY.format(folder=str(driver.parent), driver=str(driver)))
-    pieces = predict(weights, tmp_path / "pieces", driver=tmp_path / "short.py")
+    pieces = arrays(weights, tmp_path / "pieces", driver=tmp_path / "short.py")
     assert "out of memory" in (tmp_path / "pieces/driver.log").read_text()
     for name, values in whole.items():
         np.testing.assert_allclose(pieces[name]["positions"], values["positions"], atol=1e-2)

@@ -6,7 +6,6 @@ import random
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import gemmi
 import numpy as np
@@ -14,11 +13,10 @@ import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.openfold import OpenFold
-from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
 from snakefold.files import read_json
-from snakefold.outcome import Outcome
 from snakefold.structures.io import read_model
 from tests.engines.sheet_to_report import files_of, run_sheet_to_report
+from tests.engines.taken import Taken, predict
 
 PYTHON = os.environ["SNAKEFOLD_PYTHON_OPENFOLD"]
 DRIVERS = Path(__file__).parents[2] / "snakefold" / "engines" / "drivers"
@@ -60,41 +58,6 @@ def task(chains: list[str], msas: Mapping[str, Path], seed: int = 7) -> FoldTask
     return FoldTask(chains=tuple(ChainInputs(sequence=chain, msa=msas.get(chain)) for chain in chains), seed=seed)
 
 
-class Taken:
-    """Takes in what the driver made."""
-
-    def __init__(self, folder: Path, tasks: Mapping[str, FoldTask]) -> None:
-        self.folder, self.tasks = folder, tasks
-        self.outcomes: dict[str, Outcome] = {}
-        self.failures: dict[str, tuple[str, str]] = {}
-
-    def done(self, member: str, finished: Finished) -> None:
-        (self.folder / "taken" / member).mkdir(parents=True)
-        self.outcomes[member] = OpenFold().take_in(
-            self.tasks[member], self.folder / "made" / member, self.folder / "taken" / member
-        )
-
-    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
-        self.failures[member] = kind, reason
-
-    def prediction(self, member: str) -> dict[str, Any]:
-        return read_json(self.folder / "taken" / member / "prediction.json")
-
-    def arrays(self, member: str) -> dict[str, np.ndarray]:
-        with np.load(self.folder / "made" / member / "prediction.npz") as content:
-            return dict(content)
-
-
-def predict(weights: Path, tasks: Mapping[str, FoldTask], folder: Path, driver: Path | None = None) -> Taken:
-    command = OpenFold().command(weights, PARAMETERS, folder / "cache")
-    if driver is not None:
-        command = DriverCommand(command=[PYTHON, str(driver)], settings=command.settings)
-    ends = Taken(folder, tasks)
-    members = {name: (task, folder / "made" / name) for name, task in tasks.items()}
-    Supervisor(command, members, ends=ends, scratch=folder, limit=OpenFold().limit).run()
-    return ends
-
-
 @pytest.fixture(scope="module")
 def ours(weights: Path, msas: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Taken:
     folder = tmp_path_factory.mktemp("ours")
@@ -102,7 +65,7 @@ def ours(weights: Path, msas: Mapping[str, Path], tmp_path_factory: pytest.TempP
     (folder / "cut_off.a3m").write_text(f">target\n{ONE}\n>row\n{ONE[:5]}\n")
     tasks["cut_off"] = task([ONE], {ONE: folder / "cut_off.a3m"})
     tasks["otherwise"] = task([ONE], msas, seed=8)
-    return predict(weights, tasks, folder)
+    return predict(OpenFold(), weights, tasks, folder / "run", PARAMETERS)
 
 
 def test_predictions_have_the_common_form(ours: Taken) -> None:
@@ -127,8 +90,7 @@ def test_a_seed_gives_the_same_whatever_came_before(ours: Taken) -> None:
 
 
 def test_what_openfold_would_pass_over_is_the_members_failure(ours: Taken) -> None:
-    assert set(ours.failures) == {"cut_off"}
-    assert ours.failures["cut_off"][0] == "error"
+    assert ours.failures == {"cut_off": "error"}
 
 
 # The command line seeds the network but not the features, which draw conformers and turn them.
@@ -239,8 +201,8 @@ def test_want_of_memory_is_answered_with_thrift_and_then_with_fewer_rows(
     rows = {"thrift": ROWS + 2, "fewer": 128, "too_few": 100, "plenty": ROWS + 2}
     driver = tmp_path / "short.py"
     driver.write_text(SHORT_OF_MEMORY.format(folder=str(DRIVERS), rows=rows))
-    ends = predict(weights, {name: task([ONE], msas) for name in rows}, tmp_path, driver=driver)
-    assert {member: kind for member, (kind, _) in ends.failures.items()} == {"too_few": "out_of_memory"}
+    ends = predict(OpenFold(), weights, {name: task([ONE], msas) for name in rows}, tmp_path, PARAMETERS, driver=driver)
+    assert ends.failures == {"too_few": "out_of_memory"}
     assert "at most 128 rows" in " ".join(ends.prediction("fewer")["notes"])
     expected = ours.arrays("one")
     for member in ("thrift", "plenty"):
@@ -265,7 +227,7 @@ for number, task in enumerate(json.loads(sys.argv[3])):
 """
 
 
-def test_rows_of_one_species_are_paired_in_heteromers(weights: Path, msas: Mapping[str, Path], tmp_path: Path) -> None:
+def test_rows_of_one_species_are_paired(weights: Path, msas: Mapping[str, Path], tmp_path: Path) -> None:
     aligned = {
         sequence: [
             "".join(filter(lambda letter: not letter.islower(), row)) for row in path.read_text().split("\n")[1::2]
@@ -273,13 +235,13 @@ def test_rows_of_one_species_are_paired_in_heteromers(weights: Path, msas: Mappi
         for sequence, path in msas.items()
     }
     settings = {"weights": str(weights), "parameters": PARAMETERS, "cache": str(tmp_path / "cache")}
-    tasks = [
-        {"chains": [{"sequence": chain, "msa": str(msas[chain])} for chain in chains]}
-        for chains in ([ONE, OTHER, ONE], [ONE, ONE])
-    ]
+    (tmp_path / "own.a3m").write_text(f">target\n{ONE}\n>tr|A0A1|A0A1_YEAST\n{'W' * len(ONE)}\n>x\n{'C' * len(ONE)}\n")
+    of_chains = [[(chain, msas[chain]) for chain in chains] for chains in ([ONE, OTHER, ONE], [ONE, ONE])]
+    of_chains.append([(ONE, msas[ONE]), (ONE, tmp_path / "own.a3m")])
+    tasks = [{"chains": [{"sequence": chain, "msa": str(msa)} for chain, msa in chains]} for chains in of_chains]
     arguments = [str(DRIVERS), json.dumps(settings), json.dumps(tasks), str(tmp_path)]
     output = subprocess.run([PYTHON, "-c", FEATURES, *arguments], check=True, capture_output=True, text=True).stdout
-    hetero, facts, homo, facts_of_homo = map(json.loads, output.splitlines()[-4:])
+    hetero, facts, homo, facts_of_homo, two_msas, facts_of_two = map(json.loads, output.splitlines()[-6:])
     # The target counts as one.
     assert facts == [3, 1]
     assert facts_of_homo == [1, 1]
@@ -293,6 +255,10 @@ def test_rows_of_one_species_are_paired_in_heteromers(weights: Path, msas: Mappi
     }
     # OpenFold3 has the target in the unpaired rows as well.
     assert homo[2] == aligned[ONE][1] * 2
+    # Copies with an MSA each are paired as different chains are.
+    assert facts_of_two == [2, 1]
+    assert two_msas[1] == aligned[ONE][8] + "W" * len(ONE)
+    assert two_msas[3:5] == [aligned[ONE][1] + "C" * len(ONE), aligned[ONE][2] + "-" * len(ONE)]
 
 
 def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ import pytest
 
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.rosettafold import RoseTTAFold
-from snakefold.engines.supervisor import DriverCommand, Finished, Supervisor
-from snakefold.files import read_json
 from tests.engines.sheet_to_report import files_of, run_sheet_to_report
+from tests.engines.taken import Taken, predict
 
 ONE = "MKTAYIAHQRQISFV"
 OTHER = "GSHMRYFYTSX"
@@ -57,30 +56,7 @@ def with_tails(msa: Path, folder: Path) -> Path:
     return path
 
 
-class Taken:
-    """Takes in what the driver made, and keeps its arrays."""
-
-    def __init__(self, folder: Path, tasks: Mapping[str, FoldTask]) -> None:
-        self.folder, self.tasks = folder, tasks
-        self.found: dict[str, dict[str, np.ndarray]] = {}
-        self.failures: dict[str, str] = {}
-
-    def done(self, member: str, finished: Finished) -> None:
-        made, taken = self.folder / "made" / member, self.folder / "taken" / member
-        assert [path.name for path in made.iterdir()] == ["prediction.npz"]
-        with np.load(made / "prediction.npz") as content:
-            self.found[member] = dict(content)
-        taken.mkdir(parents=True)
-        RoseTTAFold().take_in(self.tasks[member], made, taken)
-
-    def failed(self, member: str, kind: str, reason: str, log: object) -> None:
-        self.failures[member] = kind
-
-    def notes(self, member: str) -> list[str]:
-        return read_json(self.folder / "taken" / member / "prediction.json")["notes"]
-
-
-def predict(
+def of_targets(
     weights: Path,
     msas: Mapping[str, Path],
     folder: Path,
@@ -95,18 +71,12 @@ def predict(
         given = {ONE: with_tails(msas[ONE], folder)} if name == "tails" else msas
         chains = tuple(ChainInputs(sequence=chain, msa=given.get(chain)) for chain in TARGETS[name])
         tasks[name] = FoldTask(chains=chains, seed=SEED)
-    ends = Taken(folder, tasks)
-    command = RoseTTAFold().command(weights, PARAMETERS | changed, folder)
-    if driver is not None:
-        command = DriverCommand(command=[command.command[0], str(driver)], settings=command.settings)
-    members = {name: (task, folder / "made" / name) for name, task in tasks.items()}
-    Supervisor(command, members, ends=ends, scratch=folder, limit=RoseTTAFold().limit).run()
-    return ends
+    return predict(RoseTTAFold(), weights, tasks, folder / "run", PARAMETERS | changed, driver=driver)
 
 
 @pytest.fixture(scope="module")
 def ours(weights: Path, msas: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Taken:
-    return predict(weights, msas, tmp_path_factory.mktemp("ours"), list(TARGETS))
+    return of_targets(weights, msas, tmp_path_factory.mktemp("ours"), list(TARGETS))
 
 
 # predict.py as its authors wrote it, but for numbers of 16 bits and the measuring of a GPU's memory, which a CPU lacks.
@@ -140,7 +110,7 @@ def test_it_is_what_the_authors_predict_py_gives(
     arguments = [python, "-c", STOCK, str(weights), str(tmp_path), json.dumps(targets)]
     subprocess.run(arguments, check=True, env=environment)
     for name in targets:
-        found = ours.found[name]
+        found = ours.arrays(name)
         with np.load(tmp_path / f"{name}_00.npz") as content:
             # It writes them in 16 bits.
             np.testing.assert_allclose(found["plddt"], content["lddt"] * 100.0, atol=0.06)
@@ -159,18 +129,18 @@ def test_it_is_what_the_authors_predict_py_gives(
 def test_a_seed_gives_the_same_whatever_came_before_and_the_best_seed_is_kept(
     ours: Taken, weights: Path, msas: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    for name, values in ours.found["one"].items():
-        np.testing.assert_array_equal(values, ours.found["again"][name])
-        np.testing.assert_array_equal(values, ours.found["tails"][name])
-    assert ours.notes("one") == []
-    several = predict(weights, msas, tmp_path, ["one"], seeds=3, recycles=0)
-    best = several.found["one"]
+    for name, values in ours.arrays("one").items():
+        np.testing.assert_array_equal(values, ours.arrays("again")[name])
+        np.testing.assert_array_equal(values, ours.arrays("tails")[name])
+    assert ours.prediction("one")["notes"] == []
+    several = of_targets(weights, msas, tmp_path, ["one"], seeds=3, recycles=0)
+    best = several.arrays("one")
     assert best["candidates"] == 3 and SEED <= best["seed"] < SEED + 3
-    assert several.notes("one") == [f"Seed {best['seed']}, the best of 3 predictions."]
+    assert several.prediction("one")["notes"] == [f"Seed {best['seed']}, the best of 3 predictions."]
 
 
 def test_a_chain_without_an_msa_goes_in_with_its_sequence(weights: Path, tmp_path: Path) -> None:
-    found = predict(weights, {}, tmp_path, ["trimer"], recycles=0).found["trimer"]
+    found = of_targets(weights, {}, tmp_path, ["trimer"], recycles=0).arrays("trimer")
     assert found["positions"].shape == (2 * len(ONE) + len(OTHER), 14, 3)
 
 
@@ -200,14 +170,14 @@ def test_want_of_memory_is_answered_with_smaller_pieces_and_then_fewer_rows(
 ) -> None:
     driver = Path(RoseTTAFold().command(weights, PARAMETERS, tmp_path).command[1])
     (tmp_path / "short.py").write_text(SHORT_OF_MEMORY.format(folder=str(driver.parent), driver=str(driver), rows=rows))
-    ends = predict(weights, msas, tmp_path, ["one"], driver=tmp_path / "short.py")
+    ends = of_targets(weights, msas, tmp_path, ["one"], driver=tmp_path / "short.py")
     if rows == 0:
         assert ends.failures == {"one": note}
     elif note is None:
-        assert ends.notes("one") == []
-        np.testing.assert_allclose(ends.found["one"]["positions"], ours.found["one"]["positions"], atol=1e-2)
+        assert ends.prediction("one")["notes"] == []
+        np.testing.assert_allclose(ends.arrays("one")["positions"], ours.arrays("one")["positions"], atol=1e-2)
     else:
-        assert note in ends.notes("one")[0]
+        assert note in ends.prediction("one")["notes"][0]
 
 
 def test_a_run_from_the_sheet_to_the_report(weights: Path, tmp_path: Path) -> None:
@@ -230,8 +200,12 @@ print(json.dumps(rosettafold._paired([rosettafold._rows(chain) for chain in chai
 def test_rows_of_one_species_are_paired_by_the_authors_recipe(
     weights: Path, ours: Taken, msas: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    first = [("a TaxID=1 RepID=x", "MKTAY-AHQRQISFA"), ("b n=2 TaxID=1", "MKTAYIAHQRQISFAgg"), ("c TaxID=2", "M" * 15)]
-    second = [("d", "GSHMRYFYTSG"), ("e TaxID=3", "GSHMaRYFYTSA"), ("f TaxID=1", "GSH--YFYTSA")]
+    first = [
+        ("a TaxID=11 RepID=x", "MKTAY-AHQRQISFA"),
+        ("b n=2 TaxID=11", "MKTAYIAHQRQISFAgg"),
+        ("c TaxID=12", "M" * 15),
+    ]
+    second = [("d", "GSHMRYFYTSG"), ("e TaxID=13", "GSHMaRYFYTSA"), ("f TaxID=11", "GSH--YFYTSA")]
     chains = []
     paired = {}
     for sequence, rows in ((ONE, first), (OTHER, second)):
@@ -244,15 +218,15 @@ def test_rows_of_one_species_are_paired_by_the_authors_recipe(
     assert text.splitlines() == [
         ">query",
         f"{ONE}/{OTHER}",
-        ">1",
+        ">11",
         "MKTAYIAHQRQISFA/GSH--YFYTSA",
-        ">2",
+        ">12",
         f"{'M' * 15}/{'-' * 11}",
-        ">3",
+        ">13",
         f"{'-' * 15}/GSHMaRYFYTSA",
     ]
     # Nothing there to pair: as without.
-    alone = predict(weights, msas, tmp_path / "alone", ["trimer"], pair=True)
-    np.testing.assert_array_equal(alone.found["trimer"]["positions"], ours.found["trimer"]["positions"])
-    both = predict(weights, paired, tmp_path / "both", ["trimer"], pair=True)
-    assert both.found["trimer"]["positions"].shape == (41, 14, 3)
+    alone = of_targets(weights, msas, tmp_path / "alone", ["trimer"], pair=True)
+    np.testing.assert_array_equal(alone.arrays("trimer")["positions"], ours.arrays("trimer")["positions"])
+    both = of_targets(weights, paired, tmp_path / "both", ["trimer"], pair=True)
+    assert both.arrays("trimer")["positions"].shape == (41, 14, 3)

@@ -1,6 +1,7 @@
 """Engines with a driver: from a batch's members to results in the store, and back to the plan's figures."""
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from snakefold.files import read_json
 from snakefold.outcome import Outcome
 from snakefold.progress import Progress
 from snakefold.store import Action, open_store
-from snakefold.structures.io import read_model
+from snakefold.structures.io import read_chains, read_model
 
 DRIVER = Path(__file__).parent / "drivers" / "obedient.py"
 
@@ -155,6 +156,8 @@ class TestEsmFold:
 
 
 class TestAlphaFold2:
+    library = Path(__file__).parents[2] / "data" / "mini" / "templates"
+
     def output(self, folder: Path, residues: int, **changed: Any) -> Path:
         """What the driver writes: alpha carbons of so many residues."""
         exists = np.zeros((residues, 37), dtype=bool)
@@ -193,18 +196,31 @@ class TestAlphaFold2:
         assert [len(chain) for chain in prediction["confidence"]] == [2, 1]
         assert "at most 127 clusters and 512 further rows" in prediction["notes"][1]
 
-    def test_the_templates_that_the_model_had_are_noted(self, tmp_path: Path) -> None:
-        hits = [{"entry": entry, "chain": chain} for entry, chain in (("1abc", "X"), ("2def", "Y"))]
-        (tmp_path / "hits.json").write_text(json.dumps({"hits": hits}))
-        second = ChainInputs(sequence="W", templates=tmp_path)
+    def test_the_templates_that_the_model_had_are_named_as_the_template_engine_does(self, tmp_path: Path) -> None:
+        shutil.copy(self.library / "1afs.cif.gz", tmp_path)
+        of_entry = next(chain for chain in read_chains(tmp_path / "1afs.cif.gz") if chain.name == "A").sequence
+        pairs = [[0, 30, 0.9], [2, 31, 0.9]]
+        hit = {"entry": "1afs", "chain": "A", "file": "1afs.cif.gz", "pairs": pairs, "evalue": 1e-5}
+        (tmp_path / "hits.json").write_text(json.dumps({"hits": [{"entry": "1abc"}, hit]}))
+        second = ChainInputs(sequence=f"{of_entry[30]}WX", templates=tmp_path)
         task = FoldTask(chains=(ChainInputs(sequence="AG"), second))
-        _, prediction = self.take_in(task, tmp_path, 3, iptm=np.float32(0.25), templates=np.array([[1, 1]]))
-        assert prediction["notes"][1:] == ["Template of chain B: 2def chain Y."]
+        _, prediction = self.take_in(task, tmp_path, 5, iptm=np.float32(0.25), templates=np.array([[1, 1]]))
+        named = {"chain_index": 1, "entry": "1afs", "chain": "A", "ranges": [], "evalue": 1e-5}
+        assert prediction["templates"] == [named | {"identity": 0.5, "coverage": 0.6667}]
+        assert len(prediction["notes"]) == 1
+        rows = (tmp_path / "out" / "alignment.fasta").read_text().splitlines()
+        assert rows == [">target B", second.sequence, ">1afs A", f"{of_entry[30]}-{of_entry[31]}"]
 
-    def test_templates_are_searched_if_the_parameters_say_so(self) -> None:
-        for asked in (False, True):
-            config = load_config({"samples": "s.tsv", "alphafold2": {"templates": asked}})
-            assert engines_for(config)["alphafold2"].needs_templates == asked
+    def test_templates_are_read_by_models_that_take_them_if_the_parameters_say_so(self) -> None:
+        for parameters, of_one, of_two in (
+            ({"templates": False}, False, False),
+            ({"templates": True}, True, True),
+            ({"templates": True, "models": [2, 5]}, True, True),
+            ({"templates": True, "models": [3, 4, 5]}, False, True),
+        ):
+            engine = engines_for(load_config({"samples": "s.tsv", "alphafold2": parameters}))["alphafold2"]
+            assert engine.needs_templates == parameters["templates"]
+            assert (engine.reads_templates(1), engine.reads_templates(2)) == (of_one, of_two)
         assert not ENGINES["alphafold2"].needs_templates
 
     def test_what_lacks_an_array_is_the_members_failure(self, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from snakefold.batch import MemberReceipt
 from snakefold.config import Config, load_config
 from snakefold.engines.base import STANDARD_LETTERS, Engine, FoldTask, Limits
 from snakefold.errors import SnakefoldError
@@ -31,6 +32,7 @@ from snakefold.plan import (
     search_minutes,
 )
 from snakefold.sheet import Chain, Target
+from snakefold.steps import _needs_of
 
 
 class Predictor:
@@ -46,6 +48,7 @@ class Predictor:
         *,
         msa: bool = False,
         templates: bool = False,
+        least_templated: int = 1,
         gpus: int = 0,
         version: str = "1",
         most: int = 2000,
@@ -57,11 +60,15 @@ class Predictor:
         self.needs_msa = msa
         self.needs_templates = templates
         self.takes_template = templates
+        self.least_templated = least_templated
         self.gpus = gpus
         self.limits = Limits(min_length=20, max_length=most, max_chains=10)
 
     def seconds(self, residues: int) -> float:
         return residues * self.seconds_per_residue
+
+    def reads_templates(self, chains: int) -> bool:
+        return self.needs_templates and chains >= self.least_templated
 
     def memory_mb(self, residues: int) -> int:
         return 100 + residues
@@ -131,6 +138,24 @@ def batches(made: Plan) -> list[Batch]:
     """All batches of a plan, in an order of their own."""
     groups = (made.searches, made.template_searches, made.folds, made.relaxations)
     return sorted((batch for group in groups for batch in group.values()), key=lambda batch: (batch.step, batch.id))
+
+
+def test_a_target_whose_templates_an_engine_does_not_read_does_not_depend_on_their_search() -> None:
+    of_complexes = Predictor("template", msa=True, templates=True, least_templated=2)
+    one, two = target("one", "M" * 30), target("two", "A" * 30, "A" * 30)
+    made = plan([one, two], {"template": of_complexes})
+    searched = {member for batch in made.template_searches.values() for member in batch.members}
+    assert searched == {two.chains[0].id}
+    (fold,) = made.folds.values()
+    assert made.template_searches_of_fold("template", fold.id) == tuple(made.template_searches)
+    alone = plan([one], {"template": of_complexes})
+    assert alone.searches and not alone.template_searches
+    # A search that failed concerns those alone who read what it finds.
+    ends = MemberReceipt(step="search_msa", status="done"), MemberReceipt(step="search_templates", status="failed")
+    msas, templates = ({chain.id: end for chain in (*one.chains, *two.chains)} for end in ends)
+    for each, status in ((one, {"done"}), (two, {"done", "failed"})):
+        needs = _needs_of(each, msas, templates, of_complexes)
+        assert {need.status for need in needs.values()} == status
 
 
 def ids(made: Plan, *steps: str) -> set[str]:

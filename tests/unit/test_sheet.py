@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from snakefold.engines import ENGINES
 from snakefold.engines.base import Engine, FoldTask, Limits
 from snakefold.errors import FaultsError
 from snakefold.outcome import Outcome
@@ -31,6 +32,9 @@ class Predictor:
 
     def seconds(self, residues: int) -> float:
         return residues
+
+    def reads_templates(self, chains: int) -> bool:
+        return self.needs_templates
 
     def memory_mb(self, residues: int) -> int:
         return residues
@@ -183,8 +187,27 @@ def test_one_number_of_copies_holds_for_all_chains_and_copies_stay_side_by_side(
 def test_a_target_is_accepted_if_one_of_its_engines_takes_it(write: Callable[..., Path]) -> None:
     (target,) = read(write(f"id\tsequence\tengines\nt\t{LYSOZYME}:{UBIQUITIN}\tesmfold template\n"))
     assert target.engines == ("esmfold", "template")
-    assert refusal(REGISTRY["esmfold"].limits, sequences(target)) == "takes at most 1 chains, the target has 2"
-    assert refusal(REGISTRY["template"].limits, sequences(target)) is None
+    assert refusal(REGISTRY["esmfold"].limits, target.chains) == "takes at most 1 chains, the target has 2"
+    assert refusal(REGISTRY["template"].limits, target.chains) is None
+
+
+def test_different_msas_of_equal_chains_are_for_engines_that_read_one_for_each_copy(write: Callable[..., Path]) -> None:
+    path = write(
+        f"id\tsequence\tcopies\tmsa\nt\t{UBIQUITIN}:{LYSOZYME}:{UBIQUITIN}\t\ta.a3m::b.a3m\n"
+        f"searched\t{UBIQUITIN}:{UBIQUITIN}\t\t:b.a3m\nsame\t{UBIQUITIN}:{UBIQUITIN}\t2\tb.a3m:b.a3m\n"
+    )
+    able = ("template", "esmfold", "rosettafold", "openfold")
+    unable = ("alphafold2", "boltz", "boltz2")
+    different, searched, same = read_targets([path], engines=[*able, *unable], seed=0, check_files=False)
+    for target, refusing in ((different, unable), (searched, unable), (same, ())):
+        assert {name for name in target.engines if refusal(ENGINES[name].limits, target.chains)} == set(refusing)
+    with pytest.raises(FaultsError) as caught:
+        read_targets([path], engines=["boltz"], seed=0, check_files=False)
+    first, second = caught.value.faults
+    assert ":2: msa: no chosen engine can predict the target: boltz reads one MSA for equal chains, chains" in first
+    assert "chains 1 and 3 have different ones; name one file for equal chains, or choose an engine that" in first
+    assert "template, esmfold, rosettafold, openfold" in first
+    assert ":3: msa: " in second
 
 
 def test_all_faults_of_all_sheets_come_at_once_in_their_order(write: Callable[..., Path]) -> None:
@@ -256,17 +279,48 @@ def test_a_target_that_no_engine_takes_names_the_reason_of_each(write: Callable[
     (fault,) = faults(write(f"id\tsequence\tengines\nt\t{UBIQUITIN * 4}\ttemplate,esmfold\n"))
     assert "template takes at most 300 residues, the target has 304" in fault
     assert "esmfold takes at most 200 residues, the target has 304" in fault
-    assert fault.endswith("no engine takes it: change it")
+    assert fault.endswith("; change the target: no engine takes it")
 
 
-def test_a_target_that_another_engine_takes_names_that_one(write: Callable[..., Path]) -> None:
-    (fault,) = faults(write(f"id\tsequence\tengines\nt\t{UBIQUITIN * 3}\tesmfold\n"))
-    assert fault.endswith("esmfold takes at most 200 residues, the target has 228; choose one that takes it (template)")
+@pytest.mark.parametrize(
+    ("sequence", "engine", "expected"),
+    [
+        (
+            UBIQUITIN * 3,
+            "esmfold",
+            "no chosen engine can predict the target: esmfold takes at most 200 residues, the target has 228; change "
+            "the target, or choose an engine that takes it (template)",
+        ),
+        (
+            f"{UBIQUITIN}:{UBIQUITIN}",
+            "esmfold",
+            "the target has 2 chains, which no chosen engine takes (at most 1 (esmfold)); predict fewer chains, or "
+            "choose an engine that takes it (template)",
+        ),
+        (
+            f"{UBIQUITIN}X",
+            "template",
+            "'X' at position 77 is accepted by no chosen engine; replace it by one of the 20 amino acids, or choose an "
+            "engine that takes it (esmfold)",
+        ),
+        (
+            f"{UBIQUITIN}B",
+            "template,esmfold",
+            "'B' at position 77 is accepted by no chosen engine; write X for an unknown residue: no engine takes it",
+        ),
+    ],
+)
+def test_a_refusal_names_the_engines_that_take_the_target(
+    write: Callable[..., Path], sequence: str, engine: str, expected: str
+) -> None:
+    (fault,) = faults(write(f'id,sequence,engines\nt,{sequence},"{engine}"\n', "s.csv"))
+    assert fault == f"s.csv:2: sequence: {expected}"
 
 
 def test_a_vast_number_of_copies_is_refused_before_it_is_written_out(write: Callable[..., Path]) -> None:
     (fault,) = faults(write(f"id\tsequence\tcopies\nt\t{UBIQUITIN}\t999999999\n"))
     assert fault.startswith("sheet.tsv:2: copies: the target has 999999999 chains")
+    assert fault.endswith("predict fewer copies: no engine takes it")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from driver_protocol import Task, TorchDriver, serve
-from msa_pairing import UNPAIRED, pair_by_species, read_a3m
+from msa_rows import UNPAIRED, pair_by_species, read_a3m
 
 # This file bears the name of the package that it drives, and its folder comes first on the path.
 sys.path.append(sys.path.pop(0))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from driver_protocol import Task, TorchDriver, serve
+from msa_rows import Row, a3m_text, read_a3m, species_of_rows
 
 CHECKPOINT = "of3-ob-2025-06-30-174k.pt"
 NAME = "member"
@@ -36,7 +36,6 @@ MEASURES = ((False, None), (True, None), (True, 1024), (True, 128))
 
 # OpenFold3 reads MSAs by the names of their files.
 MSA, PAIRABLE = "msa", "uniprot_hits"
-SPECIES = re.compile(r"(?:sp|tr)\|[^|\s]+\|[^|\s_]+_([A-Za-z0-9]+)")
 
 
 class OpenFold(TorchDriver):
@@ -162,37 +161,29 @@ def _memory_settings(*, low: bool) -> dict[str, Any]:
 def _chains(task: Task, work: Path) -> Iterator[dict[str, Any]]:
     """The chains as OpenFold3's query has them, in the target's order; it knows copies by their sequence.
 
-    In heteromers OpenFold3 pairs rows of one species. It takes an MSA of which each row states its species, and ends in
-    an error at any other name: those rows that state it as UniProt does are written apart.
+    Where MSAs differ, OpenFold3 pairs rows of one species. It takes an MSA of which each row states its species, and
+    ends in an error at any other name: those rows are written apart.
     """
-    hetero = len({chain["sequence"] for chain in task["chains"]}) > 1
-    folders: dict[str, Path] = {}
-    for index, chain in enumerate(task["chains"]):
-        sequence = chain["sequence"]
-        if sequence not in folders:
+    msas = [
+        (("query", chain["sequence"]),) if chain["msa"] is None else tuple(read_a3m(chain["msa"]))
+        for chain in task["chains"]
+    ]
+    folders: dict[tuple[Row, ...], Path] = {}
+    for index, (rows, species) in enumerate(zip(msas, species_of_rows(msas))):  # noqa: B905 (Python 3.9)
+        if rows not in folders:
             # MSAs are told apart by their folders.
-            folder = folders[sequence] = work / f"chain{index}"
+            folder = folders[rows] = work / f"chain{index}"
             folder.mkdir(parents=True)
-            query = f">query\n{sequence}\n"
-            text = query if chain["msa"] is None else Path(chain["msa"]).read_text(encoding="utf-8")
-            (folder / f"{MSA}.a3m").write_text(text, encoding="utf-8")
-            pairable = [f">|||{species}||\n{row}\n" for species, row in _rows_with_species(text)]
-            if hetero and pairable:
-                (folder / f"{PAIRABLE}.a3m").write_text(query + "".join(pairable), encoding="utf-8")
+            (folder / f"{MSA}.a3m").write_text(a3m_text(rows), encoding="utf-8")
+            pairable = [(f"|||{name}||", row) for (_, row), name in zip(rows[1:], species[1:]) if name]  # noqa: B905
+            if len(set(msas)) > 1 and pairable:
+                (folder / f"{PAIRABLE}.a3m").write_text(a3m_text([rows[0], *pairable]), encoding="utf-8")
         yield {
             "molecule_type": "protein",
             "chain_ids": [CHAIN_NAMES[index]],
-            "sequence": sequence,
-            "main_msa_file_paths": [str(folders[sequence])],
+            "sequence": task["chains"][index]["sequence"],
+            "main_msa_file_paths": [str(folders[rows])],
         }
-
-
-def _rows_with_species(a3m: str) -> Iterator[tuple[str, str]]:
-    """Species and aligned sequence of the rows whose names are UniProt's, without the first, which is the target."""
-    for record in a3m.split("\n>")[1:]:
-        name, _, sequence = record.partition("\n")
-        if found := SPECIES.match(name):
-            yield found[1], sequence.replace("\n", "")
 
 
 def _best(atoms: Any, outputs: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:

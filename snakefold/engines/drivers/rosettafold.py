@@ -17,13 +17,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import string
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from driver_protocol import Task, TorchDriver, serve
+from msa_rows import Row, a3m_text, read_a3m, species_of_rows
 
 # Measures against want of memory: whether to work in smaller pieces, and what the MSA's rows are divided by.
 MEASURES = ((False, 1), (True, 1), (True, 4), (True, 16))
@@ -161,7 +161,7 @@ class RoseTTAFold(TorchDriver):
     def _msa(self, task: Task, limit: int) -> tuple[Any, Any]:
         """The MSA of all chains, paired or block by block, and the lengths of insertions: (rows, residues) each."""
         torch = self.torch
-        texts = [_a3m(_rows(chain)) for chain in task["chains"]]
+        texts = [a3m_text(_rows(chain)) for chain in task["chains"]]
         if self.parameters["pair"] and len(texts) > 1:
             texts = _paired([_rows(chain) for chain in task["chains"]]) or texts
         merged: dict[str, Any] = {}
@@ -227,59 +227,46 @@ class RoseTTAFold(TorchDriver):
         return names
 
 
-def _rows(chain: dict[str, Any]) -> list[tuple[str, str]]:
-    """Names and rows of a chain's MSA, without insertions after the last residue.
+def _rows(chain: dict[str, Any]) -> list[Row]:
+    """The rows of a chain's MSA, without insertions after the last residue.
 
     A3M allows these, and RoseTTAFold2's parser fails at them.
     """
     if chain["msa"] is None:
         return [("query", chain["sequence"])]
-    names: list[str] = []
-    rows: list[str] = []
-    for line in Path(chain["msa"]).read_text(encoding="utf-8").splitlines():
-        if line.startswith(">"):
-            names.append(line[1:])
-            rows.append("")
-        elif rows:
-            rows[-1] += line.strip()
-    return [(name, row.rstrip(string.ascii_lowercase)) for name, row in zip(names, rows)]  # noqa: B905
+    return [(header, row.rstrip(string.ascii_lowercase)) for header, row in read_a3m(chain["msa"])]
 
 
-def _a3m(rows: list[tuple[str, str]]) -> str:
-    return "".join(f">{name}\n{row}\n" for name, row in rows)
-
-
-def _paired(msas: list[list[tuple[str, str]]]) -> list[str]:
+def _paired(msas: list[list[Row]]) -> list[str]:
     """One A3M of all chains, whose rows go on from chain to chain after a slash; none if no species is in two of them.
 
     The authors' recipe (input_prep/make_paired_MSA_simple.py): of each chain and species the row most like the query,
     rows of one species side by side, gaps where a chain has none; those that fill most chains first. Rows that name no
-    species (`TaxID=9606`) are left out.
+    species are left out.
     """
     queries = [rows[0][1] for rows in msas]
     best: list[dict[str, str]] = []
-    for rows, query in zip(msas, queries):  # noqa: B905
+    for rows, named, query in zip(msas, species_of_rows(msas), queries):  # noqa: B905
         of_species: dict[str, tuple[int, str]] = {}
-        for name, row in rows[1:]:
-            species = re.search(r"TaxID=(\S+)", name)
+        for (_, row), species in zip(rows[1:], named[1:]):  # noqa: B905
             if species is None:
                 continue
             columns = row.translate(WITHOUT_INSERTIONS)
             alike = sum(one == other for one, other in zip(query, columns))  # noqa: B905
-            if species[1] not in of_species or alike > of_species[species[1]][0]:
-                of_species[species[1]] = alike, row
+            if species not in of_species or alike > of_species[species][0]:
+                of_species[species] = alike, row
         best.append({species: row for species, (_, row) in of_species.items()})
     # In the order of the chains, and of the rows in each.
-    species = list(dict.fromkeys(each for of_species in best for each in of_species))
-    chains_of = {each: sum(each in of_species for of_species in best) for each in species}
+    order = list(dict.fromkeys(each for of_species in best for each in of_species))
+    chains_of = {each: sum(each in of_species for of_species in best) for each in order}
     if max(chains_of.values(), default=0) < 2:
         return []
-    species.sort(key=chains_of.__getitem__, reverse=True)
+    order.sort(key=chains_of.__getitem__, reverse=True)
     lines = [("query", "/".join(queries))]
-    for each in species:
-        found = [of.get(each, "-" * len(query)) for of, query in zip(best, queries)]  # noqa: B905
-        lines.append((each, "/".join(found)))
-    return [_a3m(lines)]
+    for each in order:
+        of_chains = [of.get(each, "-" * len(query)) for of, query in zip(best, queries)]  # noqa: B905
+        lines.append((each, "/".join(of_chains)))
+    return [a3m_text(lines)]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from snakefold.engines.template.templates import (
     hits_of_task,
     select_templates,
 )
+from snakefold.engines.used_templates import UsedTemplate, alignment_fasta
 from snakefold.errors import MemberError
 from snakefold.files import write_json, write_text
 from snakefold.outcome import Outcome
@@ -74,7 +75,12 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
         for backbone, atoms, values in zip(model.backbones, model.atoms, model.confidence, strict=True)
     ]
     write_model(folder / "model.cif", chains)
-    write_text(folder / "alignment.fasta", alignment_fasta(sequences, templates))
+    used = [
+        _used(template, chain, _given(model.backbones[chain], number))
+        for chain, of_chain in enumerate(templates)
+        for number, template in enumerate(of_chain)
+    ]
+    write_text(folder / "alignment.fasta", alignment_fasta(sequences, used))
     write_json(
         folder / "prediction.json",
         {
@@ -84,11 +90,7 @@ def predict(task: FoldTask, folder: Path) -> Outcome:
             "too_far": too_far(model.confidence),
             "ptm": None,
             "iptm": None,
-            "templates": [
-                _template_facts(template, sequence, chain, _given(model.backbones[chain], number))
-                for chain, sequence in enumerate(sequences)
-                for number, template in enumerate(templates[chain])
-            ],
+            "templates": [each.facts(sequences[each.chain_index]) for each in used],
             "invented": list(model.invented),
             "unmodelled": list(model.unmodelled),
             "notes": _notes(task, model, hits),
@@ -172,17 +174,18 @@ def _given(backbone: Backbone, number: int) -> list[list[int]]:
     return modelled_ranges(np.flatnonzero(backbone.source == number).tolist())
 
 
-def _template_facts(template: ChainTemplate, sequence: str, chain: int, ranges: list[list[int]]) -> dict[str, object]:
-    hit = template.hit
-    return {
-        "chain_index": chain,
-        "entry": hit.entry,
-        "chain": hit.chain,
-        "ranges": ranges,
-        "identity": _identity(template, sequence),
-        "coverage": round(len(template.alignment) / len(sequence), 4),
-        "evalue": hit.evalue,
-    }
+def _used(template: ChainTemplate, chain: int, ranges: list[list[int]]) -> UsedTemplate:
+    hit, alignment = template.hit, template.alignment
+    return UsedTemplate(
+        chain_index=chain,
+        entry=hit.entry,
+        chain=hit.chain,
+        copy=template.chain.name,
+        sequence=template.chain.sequence,
+        pairs=list(zip(alignment.target.tolist(), alignment.template.tolist(), strict=True)),
+        evalue=hit.evalue,
+        ranges=ranges,
+    )
 
 
 def _notes(task: FoldTask, model: Model, hits: Hits) -> list[str]:
@@ -223,29 +226,3 @@ def _notes(task: FoldTask, model: Model, hits: Hits) -> list[str]:
 def _residues(start: int, end: int) -> str:
     """A half-open range of indices as people write it: numbers from 1, both ends included."""
     return f"{start + 1}-{end}" if end - start > 1 else str(end)
-
-
-def alignment_fasta(sequences: Sequence[str], templates: Sequence[Sequence[ChainTemplate]]) -> str:
-    """Aligned FASTA: for each chain and template two rows, the whole target and the template's aligned span."""
-    records: list[str] = []
-    for number, (sequence, of_chain) in enumerate(zip(sequences, templates, strict=True)):
-        for template in of_chain:
-            top, bottom = aligned_rows(sequence, template)
-            name = chain_name(number)
-            records.append(f">target {name}\n{top}\n>{template.hit.entry} {template.chain.name}\n{bottom}\n")
-    return "".join(records)
-
-
-def aligned_rows(sequence: str, template: ChainTemplate) -> tuple[str, str]:
-    """The two rows of the alignment, equally long, with "-" for gaps."""
-    top: list[str] = []
-    bottom: list[str] = []
-    alignment, other = template.alignment, template.chain.sequence
-    at_target, at_template = 0, int(alignment.template[0]) if len(alignment) else 0
-    for target, index in zip(alignment.target.tolist(), alignment.template.tolist(), strict=True):
-        top += [sequence[at_target:target], "-" * (index - at_template), sequence[target]]
-        bottom += ["-" * (target - at_target), other[at_template:index], other[index]]
-        at_target, at_template = target + 1, index + 1
-    top.append(sequence[at_target:])
-    bottom.append("-" * (len(sequence) - at_target))
-    return "".join(top), "".join(bottom)

@@ -17,10 +17,12 @@
   const UNKNOWN = "#9aa7b2";
   // Agreement of engines is neither: orange to blue, after ColorBrewer's PuOr.
   const AGREEMENT = [[30, [166, 80, 6]], [50, [226, 132, 28]], [65, [228, 178, 108]], [80, [128, 140, 200]], [95, [62, 66, 164]]];
-  // Three engines have colours of their own; those of more others repeat.
+  // As many engines as there are have colours of their own.
   const OVERLAYS = {
-    light: { reference: "#3d4853", template: "#c26a00", engine: "#a0308c", engine2: "#228956", engine3: "#730000" },
-    dark: { reference: "#d3dce3", template: "#f2a83b", engine: "#e87fd2", engine2: "#40e090", engine3: "#7fa8ff" },
+    light: { reference: "#3d4853", template: "#c26a00",
+      engines: ["#5a1e78", "#2d874b", "#0f87ff", "#e12d96", "#780f1e", "#d200e1", "#ff0f4b", "#0f0ff0"] },
+    dark: { reference: "#d3dce3", template: "#f2a83b",
+      engines: ["#a596ff", "#69c387", "#00d2ff", "#f078c3", "#ff7869", "#fff0a5", "#b4ff0f", "#0fff69"] },
   };
   // Aligned errors: dark where the error is small.
   const ERRORS = [[0, [10, 74, 92]], [0.35, [52, 142, 142]], [0.7, [178, 214, 190]], [1, [252, 250, 238]]];
@@ -45,7 +47,13 @@
   app.chainColours = CHAINS.length;
   app.structureColour = (kind) => (STRUCTURE[kind] || STRUCTURE.c)[0];
   app.structureEntries = Object.values(STRUCTURE);
-  app.overlayColour = (kind) => OVERLAYS[app.dark.matches ? "dark" : "light"][kind];
+  // An engine wears the same colour in every panel of a page.
+  app.overlayColour = ({ kind, label }) => {
+    const colours = OVERLAYS[app.dark.matches ? "dark" : "light"];
+    if (kind !== "engine") return colours[kind];
+    const engines = [...new Set(app.rows.map((row) => row.engine))].sort();
+    return colours.engines[engines.indexOf(label) % colours.engines.length];
+  };
   app.errorColour = (share) => blend(ERRORS, share);
 
   app.confidenceColour = (value, kind) => {

@@ -47,7 +47,9 @@
   function track(row, data, chain, chainIndex, link, outliers) {
     const length = chain.sequence.length;
     const many = data.chains.length > MANY;
-    const sources = app.templatesOf(data, chainIndex);
+    const used = app.templatesOf(data, chainIndex);
+    // An engine that only learns from its templates takes no residue from any.
+    const sources = used.some((template) => (template.ranges || []).length) ? used : [];
     const coverage = chain.msa_coverage;
     const most = coverage ? coverage.reduce((high, count) => Math.max(high, count), 1) : 0;
     const LEFT = 34; const RIGHT = 8; const TOP = 8; const HEIGHT = many ? 44 : 84; const COVER = many ? 18 : 36; const LANE = 6;

@@ -32,9 +32,9 @@
       { key: "reference", kind: "reference", label: "Reference", name: data.reference.name ? `Reference ${data.reference.name}` : "Reference", text: data.overlays.reference },
       { key: "template", kind: "template", label: "Template", name: [...new Set(templates)].slice(0, 3).join(", ") || "templates", text: data.overlays.template },
     ].filter((overlay) => overlay.text);
-    for (const [at, [pair, engine]] of app.ownPairs(row, data).entries()) {
+    for (const [pair, engine] of app.ownPairs(row, data)) {
       const other = app.byKey.get(`${row.target}/${engine}`);
-      if (other && app.isThere(other)) overlays.push({ key: `engine-${engine}`, kind: ["engine", "engine2", "engine3"][at % 3], label: engine, name: `Model of ${engine}`, row: other, move: app.carry(pair, engine) });
+      if (other && app.isThere(other)) overlays.push({ key: `engine-${engine}`, kind: "engine", label: engine, name: `Model of ${engine}`, row: other, move: app.carry(pair, engine) });
     }
     const legend = h("div");
     const readout = h("p", { class: "readout", id: "readout", "aria-live": "polite" });
@@ -79,7 +79,7 @@
           data.chains.length > few.length ? h("span", {}, `and again for ${data.chains.length - few.length} more chains`) : null));
       }
       const over = overlays.filter(({ key }) => state[key]);
-      if (over.length) parts.push(h("div", { class: "legend" }, keys(over.map(({ kind, name }) => [app.overlayColour(kind), name]))));
+      if (over.length) parts.push(h("div", { class: "legend" }, keys(over.map((overlay) => [app.overlayColour(overlay), overlay.name]))));
       legend.replaceChildren(...parts);
     }
 
@@ -101,8 +101,8 @@
       showLegend();
       if (!viewer) return;
       ribbon();
-      for (const { key, kind } of overlays) {
-        laid[key]?.setStyle({}, state[key] ? { cartoon: { style: "trace", color: app.overlayColour(kind), thickness: 0.16 } } : {});
+      for (const overlay of overlays) {
+        laid[overlay.key]?.setStyle({}, state[overlay.key] ? { cartoon: { style: "trace", color: app.overlayColour(overlay), thickness: 0.16 } } : {});
       }
       box.dataset.overlays = overlays.filter(({ key }) => state[key] && laid[key]).map(({ key }) => key).join(" ");
       viewer.render();
