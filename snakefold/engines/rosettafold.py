@@ -14,8 +14,8 @@ class RoseTTAFold(DrivenEngine):
     """RoseTTAFold2 by its authors' code, which is on no package index (containers/sources.yaml)."""
 
     name = "rosettafold"
-    version = "1"
-    packages = ("rosettafold2", "dgl", "e3nn", "torch")
+    version = "2"
+    packages = ("rosettafold2", "e3nn", "torch")
     licence = "MIT (code); none is stated for the weights"
     weights = "rosettafold2_jan24"
     needs_msa = True
