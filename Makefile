@@ -101,10 +101,12 @@ clean:  ## remove results, work, store and databases of runs in this folder (not
 	@test -n "$(PYTHON)" || { echo "snakefold needs Python 3.11, 3.12 or 3.13 on PATH (or PYTHON=/path/to/python)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# What its tests compare with.
+.engines/rosettafold/ready: tests/engines/rosettafold.txt
 .engines/%/ready: envs/engines/%.txt | .venv/run
 	$(if $(filter $*,$(WITHOUT_SOURCE)),@echo "name the source of $* in SNAKEFOLD_SOURCE_$(call upper,$*) (docs/engines.md)"; exit 1)
 	$(ENGINE_PYTHON) -m venv .engines/$*
-	.engines/$*/bin/pip install --quiet --disable-pip-version-check -r $<
+	.engines/$*/bin/pip install --quiet --disable-pip-version-check $(patsubst %,-r %,$(filter %.txt,$^))
 	$(if $(filter $*,$(SOURCED)),wheel=$$($(BIN)/python -m containers.source $* "$(SNAKEFOLD_SOURCE_$(call upper,$*))" --to .engines/$*) && \
 		.engines/$*/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$$wheel")
 	@touch $@

@@ -15,7 +15,7 @@ class RoseTTAFold(DrivenEngine):
 
     name = "rosettafold"
     version = "2"
-    packages = ("rosettafold2", "dgl", "e3nn", "torch")
+    packages = ("rosettafold2", "e3nn", "torch")
     licence = "MIT (code); none is stated for the weights"
     weights = "rosettafold2_jan24"
     needs_msa = True

@@ -5,16 +5,16 @@ What it predicts tests a code path, and is no structure.
 
 # pyright: reportMissingImports=false
 import json
-import os
 import sys
 from pathlib import Path
 
-# Else dgl writes a file into the home folder.
-os.environ.update(DGLBACKEND="pytorch", DGLDEFAULTDIR=sys.argv[1])
-
+sys.path.insert(0, str(Path(__file__).parents[2] / "snakefold" / "engines" / "drivers"))
+import graphs
 import numpy as np
-import predict
 import torch
+
+graphs.install()
+import predict  # noqa: E402
 
 SMALL = {
     "n_extra_block": 1,

@@ -1,11 +1,11 @@
 """RoseTTAFold2 (M. Baek et al., bioRxiv 2023.05.24.542179) by its authors' code: chains and complexes, with MSAs.
 
-Runs in the engine's own Python; see driver_protocol.py. MSAs come from the supervisor; nothing is searched or
-downloaded, and no templates are used. Writes `prediction.npz` for each member, of the best of its predictions:
-`positions` (residues, 14, 3) in angstrom, `names` (residues, 14), the atoms' names, empty where there is none, `plddt`
-(residues), 0-100, `pae` (residues, residues) in angstrom, `seed`, `candidates` (how many it was the best of), and
-`rows`: how many rows of the MSA went in at most, as (through the main blocks, through the extra ones), if want of
-memory made them fewer than asked for.
+Runs in the engine's own Python; see driver_protocol.py. What this code takes from dgl comes from graphs.py. MSAs come
+from the supervisor; nothing is searched or downloaded, and no templates are used. Writes `prediction.npz` for each
+member, of the best of its predictions: `positions` (residues, 14, 3) in angstrom, `names` (residues, 14), the atoms'
+names, empty where there is none, `plddt` (residues), 0-100, `pae` (residues, residues) in angstrom, `seed`,
+`candidates` (how many it was the best of), and `rows`: how many rows of the MSA went in at most, as (through the main
+blocks, through the extra ones), if want of memory made them fewer than asked for.
 
 `weights` is a folder with `RF2_jan24.pt` somewhere below it. Weights of another network than the published one state
 beside it how that differs, in `config.json`: keys of the `MODEL_PARAM` of RoseTTAFold2's predict.py.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import string
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,6 @@ class RoseTTAFold(TorchDriver):
 
     def load(self, settings: dict[str, Any]) -> None:
         """Read the checkpoint; on a GPU most of the network computes with 16 bits, as the authors have it."""
-        # Else it writes a file into the home folder.
-        os.environ.update(DGLBACKEND="pytorch", DGLDEFAULTDIR=str(Path(settings["cache"]) / "dgl"))
         import torch
 
         self.place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -56,16 +53,13 @@ class RoseTTAFold(TorchDriver):
         if not self.half:
             # Marks for NVIDIA's profiler, which PyTorch without CUDA refuses to set.
             torch.cuda.nvtx.range = lambda *_: contextlib.nullcontext()
-        import dgl
+        import graphs
+
+        graphs.install()
         import predict
         import util
 
         self.torch, self.recipe = torch, predict
-        try:
-            dgl.graph(([0], [0])).to(self.place)
-        except dgl.DGLError:
-            # As the package on PyPI is.
-            raise RuntimeError("this dgl was built without CUDA; docs/engines.md says what to install") from None
         self.letters = {letter: number for number, letter in enumerate("ARNDCQEGHILKMFPSTWYVX")}
         self.names = [[(name or "").strip() for name in names[:HEAVY]] for names in util.aa2long]
         self.parameters = settings["parameters"]
