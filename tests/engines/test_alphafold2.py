@@ -243,10 +243,11 @@ print(json.dumps(["".join(letters[each] for each in row[:42]) for row in rows]))
 """
 
 
-def test_rows_of_one_species_are_paired_and_others_stand_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sp|P00002|AAAA_MOUSE/3-22", "UniRef90_P2/3-22 n=5 TaxID=39107 RepID=AAAA_MOUSE"])
+def test_rows_of_one_species_are_paired_and_others_stand_alone(name: str, tmp_path: Path) -> None:
     chains = []
     for number, sequence in enumerate(TARGETS["pair"]):
-        (tmp_path / f"{number}.a3m").write_text(msa_of(sequence))
+        (tmp_path / f"{number}.a3m").write_text(msa_of(sequence).replace("sp|P00002|AAAA_MOUSE/3-22", name))
         chains.append({"sequence": sequence, "msa": str(tmp_path / f"{number}.a3m"), "templates": None})
     python = os.environ["SNAKEFOLD_PYTHON_ALPHAFOLD2"]
     arguments = [python, "-c", FEATURES, str(DRIVERS), json.dumps([PARAMETERS, chains])]

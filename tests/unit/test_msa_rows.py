@@ -32,7 +32,10 @@ def msa(*names: str) -> list[Row]:
         ("sp|P69905-2|HBA_HUMAN Isoform 2 of Hemoglobin", "HUMAN"),
         ("tr|A0A146SKV9|A0A146SKV9_FUNHE/26-204 unreviewed", "FUNHE"),
         ("sp|P69905|HBA_HUMAN/2-99 Hemoglobin OS=Homo sapiens OX=9606 GN=HBA1 PE=1 SV=2", "9606"),
-        ("UniRef100_P69905/2-99 Hemoglobin n=7 Tax=Hominidae TaxID=9604 RepID=HBA_HUMAN", "9604"),
+        ("UniRef100_P69905/2-99 Hemoglobin n=7 Tax=Hominidae TaxID=9604 RepID=HBA_HUMAN", "HUMAN"),
+        ("UniRef90_A0A5A9P0L4 Fragment n=1 Tax=Triplophysa tibetana TaxID=1572043 RepID=A0A5A9P0L4_9TELE", "1572043"),
+        ("UniRef90_A0A5A9P0L4 Fragment n=12 Tax=Triplophysa TaxID=992332 RepID=A0A5A9P0L4_9TELE", "992332"),
+        ("UniRef90_UPI00 Fragment n=12 Tax=Triplophysa TaxID=992332 RepID=UPI00", "992332"),
         ("UniRef90_A0A146SKV9 Fragment n=2 Tax=Bacteria TaxID=2 RepID=X", None),
         ("UniRef90_A0A146SKV9", None),
         ("MGYP000123_HUMAN", None),
@@ -57,7 +60,7 @@ def test_rows_are_read_whatever_the_lines_and_written_with_one_each(tmp_path: Pa
 
 
 def test_rows_of_uniref_and_uniprot_are_of_one_species() -> None:
-    first = [("query", "QUERY"), ("UniRef90_A n=1 Tax=Homo sapiens TaxID=9606 RepID=A", "FIRST")]
+    first = [("query", "QUERY"), ("UniRef90_A n=3 Tax=Hominidae TaxID=9604 RepID=A_HUMAN", "FIRST")]
     second = [("query", "QUERY"), ("sp|P1|A_HUMAN OS=Homo sapiens OX=9606 PE=1", "OTHER"), ("sp|P2|B_HUMAN", "THIRD")]
     assert pair_by_species([first, second], 9)[1] == [(UNPAIRED, "QUERY"), (0, "OTHER"), (UNPAIRED, "THIRD")]
 
@@ -125,6 +128,15 @@ class TestFilesForOpenFold:
         first, second = driver("openfold")._chains(task, tmp_path / "work")
         assert first["main_msa_file_paths"] == second["main_msa_file_paths"]
         assert not list((tmp_path / "work").rglob("uniprot_hits.a3m"))
+
+
+def test_alphafold_gets_every_species_as_a_name_that_it_reads(driver: Callable[[str], Any]) -> None:
+    first = [("query", "QUERY"), ("UniRef90_X n=1 TaxID=1572043 RepID=Y", "QuERY"), ("MGYP1 x", "-UERY")]
+    second = [("query", "AY"), ("sp|P1|A_HUMAN/1-2 x OX=9606", "A-"), ("sp|P2|A_MOUSE", "-Y")]
+    assert driver("alphafold2").named_by_species([first, second]) == [
+        ">query\nQUERY\n>tr|AAAAAA|A_dllnf\nQuERY\n>MGYP1 x\n-UERY\n",
+        ">query\nAY\n>tr|AAAAAA|A_ofm\nA-\n>tr|AAAAAA|A_MOUSE\n-Y\n",
+    ]
 
 
 def test_rosettafold_reads_no_insertion_after_the_last_residue_and_pairs_by_either_species(

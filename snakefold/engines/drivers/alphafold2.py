@@ -21,6 +21,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import string
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from driver_protocol import JaxDriver, Task, serve
+from msa_rows import Row, a3m_text, read_a3m, species_of_rows
 
 # What the MSA's crop is divided by, one after the other, when the GPU's memory does not suffice.
 DIVISORS = (1, 2, 4, 16)
@@ -265,7 +268,7 @@ class MonomerNetwork(Network):
         from colabfold.alphafold.msa import make_fixed_size
 
         (chain,) = chains
-        raw = _of_chain(chain) | self.of_templates(chain)
+        raw = _of_chain(chain["sequence"], Path(chain["msa"]).read_text(encoding="utf-8")) | self.of_templates(chain)
         features = self.runner.process_features(raw, random_seed=seed)
         schema = {name: [None, *axes] for name, axes in self.config.data.eval.feat.items()}
         return make_fixed_size(features, schema, self.crop[0] - self.reserved, self.crop[1], length, TEMPLATES)
@@ -306,23 +309,23 @@ class MultimerNetwork(Network):
         """AlphaFold-Multimer's features, by its own recipe, padded to `length` residues and a power of two of rows.
 
         Of different chains, rows of one species are paired, the more alike to the target with the more alike; what
-        has no partner follows block by block. Species are read from UniProt's names (`tr|A0A146SKV9|A0A146SKV9_FUNHE`).
+        has no partner follows block by block.
         """
         from alphafold.data import feature_processing, pipeline_multimer
 
-        hetero = len({chain["sequence"] for chain in chains}) > 1
+        distinct = {chain["sequence"]: chain for chain in chains}
+        msas = named_by_species([read_a3m(chain["msa"]) for chain in distinct.values()])
         found: dict[str, Arrays] = {}
+        for (sequence, chain), msa in zip(distinct.items(), msas, strict=True):
+            features = _of_chain(sequence, msa)
+            if len(distinct) > 1:
+                kept = ("msa", "deletion_matrix_int", "msa_species_identifiers")
+                features |= {f"{name}_all_seq": features[name] for name in kept}
+            found[sequence] = features | _of_templates(chain)
         by_chain = {}
         for number, chain in enumerate(chains, start=1):
-            sequence = chain["sequence"]
-            if sequence not in found:
-                features = _of_chain(chain)
-                if hetero:
-                    kept = ("msa", "deletion_matrix_int", "msa_species_identifiers")
-                    features |= {f"{name}_all_seq": features[name] for name in kept}
-                found[sequence] = features | _of_templates(chain)
             name = pipeline_multimer.int_id_to_str_id(number)
-            by_chain[name] = pipeline_multimer.convert_monomer_features(dict(found[sequence]), name)
+            by_chain[name] = pipeline_multimer.convert_monomer_features(dict(found[chain["sequence"]]), name)
         features = feature_processing.pair_and_merge(pipeline_multimer.add_assembly_features(by_chain))
         if not self.with_templates:
             # Four templates of nothing give what one gives.
@@ -335,16 +338,39 @@ class MultimerNetwork(Network):
         return features
 
 
-def _of_chain(chain: dict[str, Any]) -> Arrays:
-    """AlphaFold's features of one chain and its MSA."""
+def _of_chain(sequence: str, msa: str) -> Arrays:
+    """AlphaFold's features of one chain and its MSA, as A3M."""
     from alphafold.data import parsers, pipeline
 
-    sequence = chain["sequence"]
-    msa = parsers.parse_a3m(Path(chain["msa"]).read_text(encoding="utf-8"))
     return {
         **pipeline.make_sequence_features(sequence=sequence, description="query", num_res=len(sequence)),
-        **pipeline.make_msa_features([msa]),
+        **pipeline.make_msa_features([parsers.parse_a3m(msa)]),
     }
+
+
+def named_by_species(msas: Sequence[Sequence[Row]]) -> list[str]:
+    """The MSAs as A3M whose rows state their species, where it is known, as UniProt's names do: AlphaFold knows those.
+
+    Of a species it takes five letters or digits. UniProt's codes are in capitals; numbers become small letters.
+    """
+    named = []
+    for rows, species in zip(msas, species_of_rows(msas), strict=True):
+        headers = [
+            header if name is None else f"tr|AAAAAA|A_{_code(name)}"
+            for (header, _), name in zip(rows, species, strict=True)
+        ]
+        named.append(a3m_text(zip(headers, (letters for _, letters in rows), strict=True)))
+    return named
+
+
+def _code(species: str) -> str:
+    if not species.isdecimal():
+        return species
+    number, letters = int(species), ""
+    while number:
+        number, digit = divmod(number, 26)
+        letters = string.ascii_lowercase[digit] + letters
+    return letters
 
 
 def _used(task: Task) -> np.ndarray:

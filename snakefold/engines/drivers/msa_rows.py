@@ -6,8 +6,9 @@ Runs in the engine's own Python (3.9 or newer); needs the standard library alone
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 UNPAIRED = -1
 """The key of a row that belongs to no other."""
@@ -16,14 +17,16 @@ Row = tuple[str, str]
 """A row of an MSA: its header without ">", and its letters as in A3M: gaps are "-", insertions in lower case."""
 
 # NCBI's number of a species: `OX=` in UniProt's headers, `TaxID=` in those of UniRef, for all members of a cluster.
-_TAXON = re.compile(r"\b(?:OX|TaxID)=([0-9]+)\b")
+_TAXON = re.compile(r"\b(OX|TaxID)=([0-9]+)\b")
+_ONE_MEMBER = re.compile(r"\bn=1\b")
 
 # Of clusters whose members have no more in common: root, cellular organisms, bacteria, archaea, eukaryotes, viruses.
 _NO_SPECIES = frozenset({"1", "131567", "2", "2157", "2759", "10239"})
 
 # What UniProt calls an entry, after the databank and the accession: protein and species. Small BFD adds a number, a
-# search the residues that the row covers.
+# search the residues that the row covers. UniRef calls the entry so whose sequence stands for a cluster.
 _UNIPROT = re.compile(r"(?:sp|tr)\|[^|\s]+\|[A-Za-z0-9]+_([A-Za-z0-9]{1,5})(?:_[0-9]+)?(?:/\S*)?(?=\s|$)")
+_UNIREF = re.compile(r"\bRepID=[A-Za-z0-9]+_([A-Za-z0-9]{1,5})(?=\s|$)")
 
 
 def read_a3m(path: str | Path) -> list[Row]:
@@ -46,19 +49,40 @@ def a3m_text(rows: Iterable[Row]) -> str:
 def species_of_rows(msas: Sequence[Sequence[Row]]) -> list[list[str | None]]:
     """The species that each MSA's rows name in their headers; None for a row that names none.
 
-    It is NCBI's number (`UniRef90_A0A146SKV9 Fragment n=1 TaxID=8078`: 8078; `OX=` of UniProt likewise), else the code
-    in UniProt's name of the entry (`tr|A0A146SKV9|A0A146SKV9_FUNHE`: FUNHE), or the number that rows which have both
-    give with that code.
+    It is NCBI's number, where it is the row's own (`OX=` of UniProt; `TaxID=` of a UniRef cluster of one member). Else
+    it is the code in UniProt's name of the entry (`tr|A0A146SKV9|A0A146SKV9_FUNHE`: FUNHE; `RepID=A0A146SKV9_FUNHE`
+    of UniRef), or the number that rows which have both give with that code. Last come what is common to several
+    species: the number of a cluster, and codes such as 9BACT.
     """
-    named = [[_taxon_and_code(header) for header, _ in rows] for rows in msas]
-    # Codes that begin with 9 are of many species, which UniProt has given none.
-    taxon_of = {code: taxon for rows in named for taxon, code in rows if taxon and code and not code.startswith("9")}
-    return [[taxon or (code and taxon_of.get(code, code)) for taxon, code in rows] for rows in named]
+    named = [[_Named.by(header) for header, _ in rows] for rows in msas]
+    taxon_of = {row.code: row.taxon for rows in named for row in rows if row.taxon and row.is_own}
+    return [[row.species(taxon_of) for row in rows] for rows in named]
 
 
-def _taxon_and_code(header: str) -> tuple[str | None, str | None]:
-    taxon, entry = _TAXON.search(header), _UNIPROT.match(header)
-    return (taxon[1] if taxon and taxon[1] not in _NO_SPECIES else None), (entry[1] if entry else None)
+class _Named(NamedTuple):
+    """What a header says of the species: NCBI's number, whether that is the row's own, and UniProt's code."""
+
+    taxon: str | None
+    is_own: bool
+    code: str | None
+
+    @classmethod
+    def by(cls, header: str) -> _Named:
+        taxon, entry = _TAXON.search(header), _UNIPROT.match(header) or _UNIREF.search(header)
+        return cls(
+            taxon=taxon[2] if taxon and taxon[2] not in _NO_SPECIES else None,
+            is_own=taxon is not None and (taxon[1] == "OX" or _ONE_MEMBER.search(header) is not None),
+            code=entry[1] if entry else None,
+        )
+
+    def species(self, taxon_of: Mapping[str | None, str]) -> str | None:
+        """The species, by the numbers that other rows give with their codes."""
+        if self.taxon and self.is_own:
+            return self.taxon
+        # UniProt's codes for all that have none of their own.
+        if self.code is None or self.code.startswith("9"):
+            return self.taxon or self.code
+        return taxon_of.get(self.code, self.code)
 
 
 def pair_by_species(msas: Sequence[Sequence[Row]], most: int) -> list[list[tuple[int, str]]]:
