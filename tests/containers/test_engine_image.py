@@ -1,6 +1,6 @@
 """Images of engines: what is in them, and a run from the sheet to the report in one, without network or GPU.
 
-`make test-images ENGINES="esmfold boltz"` tests these, which `make images` has built; the run is in that of esmfold.
+`make test-images ENGINES="esmfold boltz"` tests these, which `make images` has built; runs are in those of `FOLDED`.
 Weights are small and random: what comes out tests a code path, and is no structure.
 """
 
@@ -17,28 +17,34 @@ from containers.build import REPOSITORY
 from containers.engine import Engine as Podman
 from containers.engine import podman_environment
 from containers.images import read_images
+from containers.source import read_sources
+from snakefold.engines import ENGINES
+from snakefold.engines.driven import DrivenEngine
 from tests.conftest import ROOT, clone_into
 from tests.containers.podman import Worker, packed
 
 pytestmark = pytest.mark.podman
 
 IMAGES = read_images()
+TESTED = os.environ.get("SNAKEFOLD_TEST_IMAGES", "esmfold").split()
+FOLDED = ("esmfold", "rosettafold")
 
 # In the container: the engine's Python makes weights, the worker's lets the registry of databases name them, and runs.
 NAME_THEM = """
-import pathlib, yaml
+import pathlib, sys, yaml
 registry = pathlib.Path("config/databases.yaml")
 content = yaml.safe_load(registry.read_text())
-files = [{"path": path.name, "urls": [path.as_uri()]} for path in sorted(pathlib.Path("weights").absolute().iterdir())]
-content["databases"]["esmfold_v1"]["files"] = files
+weights = sorted(path for path in pathlib.Path("weights").absolute().rglob("*") if path.is_file())
+files = [{"path": path.name, "urls": [path.as_uri()]} for path in weights]
+content["databases"][sys.argv[1]]["files"] = files
 registry.write_text(yaml.safe_dump(content))
 """
 RUN_WORKFLOW = """
 tar --extract --file -
 mkdir weights
-/opt/engine/bin/python tests/engines/tiny_esmfold.py weights >&2
-python name_them.py >&2
-snakemake --cores 2 --quiet rules host reason progress --config samples=sheet.tsv engines=esmfold >&2
+/opt/engine/bin/python tests/engines/tiny_$0.py weights >&2
+python name_them.py $1 >&2
+snakemake --cores 2 --quiet rules host reason progress --config samples=sheet.tsv engines=$0 >&2
 tar --create --file - --dereference results
 """
 
@@ -60,7 +66,7 @@ def esmfold(podman: Podman) -> Worker:
     return image_of("esmfold", podman)
 
 
-@pytest.mark.parametrize("engine", os.environ.get("SNAKEFOLD_TEST_IMAGES", "esmfold").split())
+@pytest.mark.parametrize("engine", TESTED)
 def test_health_check_asks_the_engines_python_too(engine: str, podman: Podman) -> None:
     image = image_of(engine, podman)
     check = json.loads(podman.run("image", "inspect", "--format", "{{json .HealthCheck}}", image.image))
@@ -94,19 +100,22 @@ def test_jobs_cannot_change_the_engine_and_nothing_of_the_build_is_left(esmfold:
     assert "://" not in history
 
 
-def test_a_run_from_the_sheet_to_the_report(esmfold: Worker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", [ENGINES[name] for name in FOLDED if name in TESTED], ids=lambda each: each.name)
+def test_a_run_from_the_sheet_to_the_report(engine: DrivenEngine, podman: Podman, tmp_path: Path) -> None:
     clone = clone_into(tmp_path / "clone")
     (clone.folder / "name_them.py").write_text(NAME_THEM)
     rows = ("id\tsequence", "one\tMKTAYIAKQRQISFVKSHFSRQ", "pair\tMKTAYIAKQRQISFVK:GSHMRYFYTSA", "")
     (clone.folder / "sheet.tsv").write_text("\n".join(rows))
-    result = esmfold.run("sh", "-euc", RUN_WORKFLOW, options=("--memory=6g",), stdin=packed(clone.folder))
+    command = ("sh", "-euc", RUN_WORKFLOW, engine.name, str(engine.weights))
+    result = image_of(engine.name, podman).run(*command, options=("--memory=6g",), stdin=packed(clone.folder))
     assert result.returncode == 0, result.stderr.decode()[-4000:]
     with tarfile.open(fileobj=io.BytesIO(result.stdout)) as archive:
         archive.extractall(tmp_path, filter="data")
     outcome = json.loads((tmp_path / "results/outcome.json").read_text())
     assert (len(outcome["done"]), outcome["skipped"], outcome["failed"]) == (2, [], [])
-    lock = (ROOT / "envs/engines/esmfold.lock").read_text()
+    lock = (ROOT / f"envs/engines/{engine.name}.lock").read_text()
+    sources = {source.distribution: f"0+g{source.commit[:12]}" for source in read_sources().values()}
     for name in ("one", "pair"):
-        scores = json.loads((tmp_path / "results" / name / "esmfold/scores.json").read_text())
-        for package in ("torch", "transformers"):
-            assert f"\n{package}=={scores['software'][package]} " in lock
+        software = json.loads((tmp_path / "results" / name / engine.name / "scores.json").read_text())["software"]
+        for package in engine.packages:
+            assert software[package] == sources.get(package) or f"\n{package}=={software[package]} " in lock
