@@ -308,8 +308,9 @@ def run_in_driver(
         return
     made = run.scratch / "made"
     parameters = next(iter(tasks.values())).parameters
+    needed = max(engine.gpu_memory_mb(task.residues) for task in tasks.values())
     asked = time.monotonic()
-    with own_gpu(run.progress.note) as environment:
+    with own_gpu(needed, run.progress.note) as gpu:
         waited = time.monotonic() - asked
         Supervisor(
             engine.command(weights, parameters, run.scratch / "cache"),
@@ -317,7 +318,7 @@ def run_in_driver(
             ends=_Members(run, actions, tasks, engine, made),
             scratch=run.scratch,
             limit=engine.limit,
-            environment=environment,
+            gpu=gpu,
             deadline=None if run.deadline is None else run.deadline + waited,
             say=run.progress.note,
         ).run()

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from snakefold.errors import SnakefoldError
@@ -14,20 +15,35 @@ _SECONDS_BETWEEN_NOTES = 60.0
 _LONGEST_PAUSE = 1.0
 
 
+class NoLocksError(SnakefoldError):
+    """The file system has no locks."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The lock that is held: its index among those asked for, and its descriptor.
+
+    A process that is given the descriptor (`pass_fds`) holds the lock on, should this one die.
+    """
+
+    index: int
+    descriptor: int
+
+
 @contextmanager
 def locked(path: Path, note: Callable[[str], None], what: str) -> Iterator[None]:
     """Hold the lock file `path` during the block; `note` is told that `what` another process does is waited for.
 
     The kernel frees the lock when its holder dies. Lock files stay behind: removing one could free it for two. Raises
-    SnakefoldError on a file system without locks.
+    NoLocksError on a file system without locks.
     """
     with one_locked([path], note, f"another process {what}; waiting for it"):
         yield
 
 
 @contextmanager
-def one_locked(paths: Sequence[Path], note: Callable[[str], None], waiting: str) -> Iterator[int]:
-    """Hold one of the lock files, as `locked` does, and yield its index; `note` is told `waiting` if none is free."""
+def one_locked(paths: Sequence[Path], note: Callable[[str], None], waiting: str) -> Iterator[Held]:
+    """Hold one of the lock files, as `locked` does, the first that is free; `note` is told `waiting` if none is."""
     with ExitStack() as opened:
         descriptors = [_open(path) for path in paths]
         for descriptor in descriptors:
@@ -45,7 +61,7 @@ def one_locked(paths: Sequence[Path], note: Callable[[str], None], waiting: str)
             said = True
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-        yield free
+        yield Held(free, descriptors[free])
 
 
 def _first_taken(descriptors: Sequence[int], paths: Sequence[Path]) -> int | None:
@@ -67,7 +83,7 @@ def _taken(descriptor: int, path: Path) -> bool:
         return False
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise SnakefoldError(
+            raise NoLocksError(
                 f"{path}: this file system has no locks (Lustre: mount with -o flock); put the folder elsewhere"
             ) from None
         raise

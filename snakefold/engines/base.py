@@ -43,6 +43,11 @@ class FoldTask:
     template: Path | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def residues(self) -> int:
+        """The length of the whole target."""
+        return sum(len(chain.sequence) for chain in self.chains)
+
 
 class Engine(Protocol):
     """A structure predictor, as the plan knows it. Nothing heavy is imported for that."""

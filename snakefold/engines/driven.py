@@ -124,8 +124,7 @@ class DrivenEngine(ABC):
 
     def limit(self, task: FoldTask) -> float:
         """Seconds after which a member counts as hung."""
-        residues = sum(len(chain.sequence) for chain in task.chains)
-        return _LEAST_SECONDS + _SLACK * self.seconds(residues)
+        return _LEAST_SECONDS + _SLACK * self.seconds(task.residues)
 
     def python(self) -> str:
         """The Python that has the engine. Raises SnakefoldError if this machine has none."""

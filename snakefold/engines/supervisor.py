@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snakefold.engines.base import FoldTask
+from snakefold.engines.gpus import OwnGpu
 from snakefold.errors import SnakefoldError, Terminated
 
 GRACE_SECONDS = 100.0
@@ -90,7 +91,7 @@ class Supervisor:
         ends: Ends,
         scratch: Path,
         limit: Callable[[FoldTask], float],
-        environment: Mapping[str, str] | None = None,
+        gpu: OwnGpu | None = None,
         deadline: float | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -102,7 +103,7 @@ class Supervisor:
             ends: told of each member's end.
             scratch: where the log may lie.
             limit: seconds after which a member hangs; a group may take the sum of its members'.
-            environment: variables that the driver gets besides ours.
+            gpu: what the driver is to be started with, to have a GPU of its own.
             deadline: when (`time.monotonic`) members that are not finished are given up.
             say: told what a person should know.
 
@@ -112,7 +113,7 @@ class Supervisor:
         self._ends = ends
         self._log = scratch / "driver.log"
         self._limit = limit
-        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        self._gpu = gpu or OwnGpu()
         self._deadline = math.inf if deadline is None else deadline
         self._say = say
         self._waiting = list(tasks)
@@ -166,7 +167,9 @@ class Supervisor:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=self._environment,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._gpu.environment},
+                # Should this process die, the GPU is its driver's until that has ended too.
+                pass_fds=self._gpu.descriptors,
                 # Whatever it starts ends with it, and Ctrl-C at a terminal is ours to answer.
                 start_new_session=True,
             )

@@ -4,7 +4,9 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from snakefold.engines.base import ChainInputs, FoldTask, Limits
 from snakefold.engines.boltz import Boltz, Boltz2
 from snakefold.engines.driven import DrivenEngine, calibrations
 from snakefold.engines.esmfold import EsmFold
-from snakefold.engines.gpus import own_gpu
+from snakefold.engines.gpus import Gpu, OwnGpu
 from snakefold.engines.prediction import ATOM37
 from snakefold.engines.supervisor import DriverCommand
 from snakefold.errors import MemberError, SnakefoldError
@@ -47,6 +49,9 @@ class Obedient(DrivenEngine):
     def seconds(self, residues: int) -> float:
         return residues / 100
 
+    def gpu_memory_mb(self, residues: int) -> int:
+        return 20_000
+
     def command(self, weights: Path | None, parameters: Mapping[str, Any], cache: Path) -> DriverCommand:
         settings = {"do": parameters["do"], "marks": str(cache.parent), "weights": str(weights)}
         return DriverCommand(command=[sys.executable, str(DRIVER)], settings=settings)
@@ -61,7 +66,8 @@ class Obedient(DrivenEngine):
 
 
 def test_members_end_in_the_store_or_with_their_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snakefold.engines.gpus.visible_gpus", lambda: {"7": "GPU-7", "8": "GPU-8"})
+    gpus = [Gpu(name="8", uuid="GPU-8", memory_mb=24_000), Gpu(name="7", uuid="GPU-7", memory_mb=4_000)]
+    monkeypatch.setattr("snakefold.engines.gpus.visible_gpus", lambda: gpus)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     members = {"a": "A" * 10, "b": "A" * 11, "c": "A" * 12, "d": "A" * 13, "e": "A" * 14}
     parameters = {"do": {"b": "kill", "c": "eased"}}
@@ -75,7 +81,6 @@ def test_members_end_in_the_store_or_with_their_failure(tmp_path: Path, monkeypa
     }
     store = open_store(str(tmp_path / "store"))
     with (
-        own_gpu(print),  # another batch has the first one
         Progress("test", len(members), plain=True) as progress,
         BatchRun("fold", "0" * 12, list(members), store, databases={}, reuse=True, progress=progress) as run,
     ):
@@ -95,6 +100,35 @@ def test_members_end_in_the_store_or_with_their_failure(tmp_path: Path, monkeypa
     assert record is not None and record.gpu_memory_mb is None and record.peak_memory_mb > 1
     store.fetch(receipt["c"].files["model.cif"], tmp_path / "model.cif")
     assert (tmp_path / "model.cif").read_text() == "2"
+
+
+def test_waiting_for_a_gpu_takes_nothing_of_a_batchs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    class Recorded:
+        def __init__(self, *_: object, **named: object) -> None:
+            given.update(named)
+
+        def run(self) -> None:
+            pass
+
+    @contextmanager
+    def late(*_: object) -> Iterator[OwnGpu]:
+        time.sleep(0.2)
+        yield OwnGpu()
+
+    monkeypatch.setattr("snakefold.batch.Supervisor", Recorded)
+    monkeypatch.setattr("snakefold.batch.own_gpu", late)
+    action = Action(step="fold", tool="obedient", version="1", parameters={"do": {}}, inputs={"sequence": "A"})
+    task = FoldTask(chains=(ChainInputs(sequence="A"),), parameters={"do": {}})
+    store = open_store(str(tmp_path / "store"))
+    with (
+        Progress("test", 1, plain=True) as progress,
+        BatchRun("fold", "0" * 12, ["a"], store, databases={}, reuse=True, progress=progress, minutes=1) as run,
+    ):
+        run_in_driver(run, {"a": action}, {"a": task}, Obedient(), None)
+        assert run.deadline is not None
+        assert given["deadline"] >= run.deadline + 0.2
 
 
 class TestEsmFold:
