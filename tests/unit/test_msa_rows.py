@@ -34,8 +34,9 @@ def msa(*names: str) -> list[Row]:
         ("sp|P69905|HBA_HUMAN/2-99 Hemoglobin OS=Homo sapiens OX=9606 GN=HBA1 PE=1 SV=2", "9606"),
         ("UniRef100_P69905/2-99 Hemoglobin n=7 Tax=Hominidae TaxID=9604 RepID=HBA_HUMAN", "HUMAN"),
         ("UniRef90_A0A5A9P0L4 Fragment n=1 Tax=Triplophysa tibetana TaxID=1572043 RepID=A0A5A9P0L4_9TELE", "1572043"),
-        ("UniRef90_A0A5A9P0L4 Fragment n=12 Tax=Triplophysa TaxID=992332 RepID=A0A5A9P0L4_9TELE", "992332"),
-        ("UniRef90_UPI00 Fragment n=12 Tax=Triplophysa TaxID=992332 RepID=UPI00", "992332"),
+        ("UniRef90_A0A5A9P0L4 Fragment n=12 Tax=Triplophysa TaxID=992332 RepID=A0A5A9P0L4_9TELE", "9TELE"),
+        ("UniRef90_UPI00 Fragment n=12 Tax=Triplophysa TaxID=992332 RepID=UPI00", None),
+        ("tr|Q1|Q1_9BACT x OS=uncultured bacterium OX=77133", "9BACT"),
         ("UniRef90_A0A146SKV9 Fragment n=2 Tax=Bacteria TaxID=2 RepID=X", None),
         ("UniRef90_A0A146SKV9", None),
         ("MGYP000123_HUMAN", None),
@@ -65,10 +66,16 @@ def test_rows_of_uniref_and_uniprot_are_of_one_species() -> None:
     assert pair_by_species([first, second], 9)[1] == [(UNPAIRED, "QUERY"), (0, "OTHER"), (UNPAIRED, "THIRD")]
 
 
+def test_the_number_of_a_cluster_counts_if_some_row_has_it_for_its_own() -> None:
+    first = [("UniRef90_A n=9 TaxID=562 RepID=UPI1", ""), ("UniRef90_B n=4 TaxID=40674 RepID=UPI2", "")]
+    second = [("UniRef90_C n=1 TaxID=562 RepID=UPI3", ""), ("UniRef90_D n=2 TaxID=40674 RepID=UPI4", "")]
+    assert species_of_rows([first, second]) == [["562", None], ["562", None]]
+
+
 def test_a_code_without_a_number_has_that_of_rows_with_both() -> None:
-    first = [("sp|P1|A_HUMAN x OX=9606", ""), ("tr|Q1|Q1_9BACT x OX=77133", ""), ("tr|Q2|Q2_MOUSE", "")]
+    first = [("sp|P1|A_HUMAN x OX=9606", ""), ("tr|Q1|Q1_9BACT x OX=1913989", ""), ("tr|Q2|Q2_MOUSE", "")]
     second = [("tr|Q3|Q3_HUMAN_12", ""), ("tr|Q4|Q4_9BACT", ""), ("tr|Q5|Q5_MOUSE", ""), ("query", "")]
-    assert species_of_rows([first, second]) == [["9606", "77133", "MOUSE"], ["9606", "9BACT", "MOUSE", None]]
+    assert species_of_rows([first, second]) == [["9606", "1913989", "MOUSE"], ["9606", "9BACT", "MOUSE", None]]
 
 
 def test_the_best_rows_of_a_species_that_is_in_several_msas_get_a_key() -> None:
@@ -104,9 +111,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 class TestFilesForOpenFold:
     def chains(self, folder: Path, *msas: list[Row] | None) -> list[dict[str, Any]]:
+        """Chains of one sequence; those of one MSA read one file, as those of one search do."""
         chains = []
-        for number, rows in enumerate(msas):
-            path = folder / f"{number}.a3m"
+        for rows in msas:
+            path = folder / f"{msas.index(rows)}.a3m"
             path.write_text(a3m_text(rows or []))
             chains.append({"sequence": "QUERY", "msa": str(path) if rows else None})
         return chains
@@ -114,7 +122,7 @@ class TestFilesForOpenFold:
     def test_rows_with_a_species_stand_apart_where_msas_differ(
         self, driver: Callable[[str], Any], tmp_path: Path
     ) -> None:
-        first, second = msa("YEAST", "-"), [*msa("-"), ("UniRef90_X TaxID=9606", "HUMAN")]
+        first, second = msa("YEAST", "-"), [*msa("-"), ("UniRef90_X n=1 TaxID=9606", "HUMAN")]
         task = {"chains": self.chains(tmp_path, first, second, first, None)}
         found = [Path(chain["main_msa_file_paths"][0]) for chain in driver("openfold")._chains(task, tmp_path / "work")]
         assert found[0] == found[2] and len(set(found)) == 3

@@ -6,7 +6,7 @@ Runs in the engine's own Python (3.9 or newer); needs the standard library alone
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,9 @@ Row = tuple[str, str]
 _TAXON = re.compile(r"\b(OX|TaxID)=([0-9]+)\b")
 _ONE_MEMBER = re.compile(r"\bn=1\b")
 
-# Of clusters whose members have no more in common: root, cellular organisms, bacteria, archaea, eukaryotes, viruses.
-_NO_SPECIES = frozenset({"1", "131567", "2", "2157", "2759", "10239"})
+# Numbers that stand for no species though single entries bear them: unclassified, unidentified, synthetic, uncultured
+# bacterium and organism.
+_NO_SPECIES = frozenset({"12908", "32644", "32630", "77133", "155900"})
 
 # What UniProt calls an entry, after the databank and the accession: protein and species. Small BFD adds a number, a
 # search the residues that the row covers. UniRef calls the entry so whose sequence stands for a cluster.
@@ -51,12 +52,14 @@ def species_of_rows(msas: Sequence[Sequence[Row]]) -> list[list[str | None]]:
 
     It is NCBI's number, where it is the row's own (`OX=` of UniProt; `TaxID=` of a UniRef cluster of one member). Else
     it is the code in UniProt's name of the entry (`tr|A0A146SKV9|A0A146SKV9_FUNHE`: FUNHE; `RepID=A0A146SKV9_FUNHE`
-    of UniRef), or the number that rows which have both give with that code. Last come what is common to several
-    species: the number of a cluster, and codes such as 9BACT.
+    of UniRef), or the number that rows which have both give with that code. Else it is the number of a cluster of
+    several members, if that is some row's own: others are of genera, families and so on. Last come codes such as 9BACT,
+    which AlphaFold pairs by.
     """
     named = [[_Named.by(header) for header, _ in rows] for rows in msas]
     taxon_of = {row.code: row.taxon for rows in named for row in rows if row.taxon and row.is_own}
-    return [[row.species(taxon_of) for row in rows] for rows in named]
+    owned = {row.taxon for rows in named for row in rows if row.taxon and row.is_own}
+    return [[row.species(taxon_of, owned) for row in rows] for rows in named]
 
 
 class _Named(NamedTuple):
@@ -75,14 +78,14 @@ class _Named(NamedTuple):
             code=entry[1] if entry else None,
         )
 
-    def species(self, taxon_of: Mapping[str | None, str]) -> str | None:
-        """The species, by the numbers that other rows give with their codes."""
+    def species(self, taxon_of: Mapping[str | None, str], owned: Collection[str]) -> str | None:
+        """The species, by the numbers that rows give with their codes, and those that are some row's own."""
         if self.taxon and self.is_own:
             return self.taxon
-        # UniProt's codes for all that have none of their own.
-        if self.code is None or self.code.startswith("9"):
-            return self.taxon or self.code
-        return taxon_of.get(self.code, self.code)
+        # Codes that begin with 9 are for all that have none of their own.
+        if self.code is not None and not self.code.startswith("9"):
+            return taxon_of.get(self.code, self.code)
+        return self.taxon if self.taxon in owned else self.code
 
 
 def pair_by_species(msas: Sequence[Sequence[Row]], most: int) -> list[list[tuple[int, str]]]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from driver_protocol import Task, TorchDriver, serve
-from msa_rows import Row, a3m_text, read_a3m, species_of_rows
+from msa_rows import a3m_text, read_a3m, species_of_rows
 
 CHECKPOINT = "of3-ob-2025-06-30-174k.pt"
 NAME = "member"
@@ -164,25 +164,25 @@ def _chains(task: Task, work: Path) -> Iterator[dict[str, Any]]:
     Where MSAs differ, OpenFold3 pairs rows of one species. It takes an MSA of which each row states its species, and
     ends in an error at any other name: those rows are written apart.
     """
-    msas = [
-        (("query", chain["sequence"]),) if chain["msa"] is None else tuple(read_a3m(chain["msa"]))
-        for chain in task["chains"]
-    ]
-    folders: dict[tuple[Row, ...], Path] = {}
-    for index, (rows, species) in enumerate(zip(msas, species_of_rows(msas))):  # noqa: B905 (Python 3.9)
-        if rows not in folders:
-            # MSAs are told apart by their folders.
-            folder = folders[rows] = work / f"chain{index}"
-            folder.mkdir(parents=True)
-            (folder / f"{MSA}.a3m").write_text(a3m_text(rows), encoding="utf-8")
+    chains = [(chain["sequence"], chain["msa"]) for chain in task["chains"]]
+    distinct = list(dict.fromkeys(chains))
+    msas = [[("query", sequence)] if msa is None else read_a3m(msa) for sequence, msa in distinct]
+    # MSAs are told apart by their folders.
+    folders = {chain: work / f"msa{number}" for number, chain in enumerate(distinct)}
+    for folder, rows in zip(folders.values(), msas):  # noqa: B905 (Python 3.9)
+        folder.mkdir(parents=True)
+        (folder / f"{MSA}.a3m").write_text(a3m_text(rows), encoding="utf-8")
+    if len(distinct) > 1:
+        for folder, rows, species in zip(folders.values(), msas, species_of_rows(msas)):  # noqa: B905
             pairable = [(f"|||{name}||", row) for (_, row), name in zip(rows[1:], species[1:]) if name]  # noqa: B905
-            if len(set(msas)) > 1 and pairable:
+            if pairable:
                 (folder / f"{PAIRABLE}.a3m").write_text(a3m_text([rows[0], *pairable]), encoding="utf-8")
+    for index, chain in enumerate(chains):
         yield {
             "molecule_type": "protein",
             "chain_ids": [CHAIN_NAMES[index]],
-            "sequence": task["chains"][index]["sequence"],
-            "main_msa_file_paths": [str(folders[rows])],
+            "sequence": chain[0],
+            "main_msa_file_paths": [str(folders[chain])],
         }
 
 
