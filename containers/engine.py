@@ -1,6 +1,7 @@
 """The program that builds and runs images: podman, docker or buildah, and what it needs to work on this machine."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ from containers.images import ContainerError
 
 ENGINES = ("podman", "docker", "buildah")
 """In the order in which they are looked for."""
+_NOT_THERE = re.compile(
+    r"StatusCode: 404|(manifest|name|repository) unknown|no such manifest|RepositoryNotFound", re.IGNORECASE
+)
 PROBE = ("run", "--rm", "--network=none", "--rootfs", "/:O", "true")
 """Runs `true` in a container over this machine's own root directory, read through an overlay: no image is needed."""
 
@@ -46,11 +50,13 @@ class Engine:
         return result.stdout.strip()
 
     def is_pushed(self, reference: str) -> bool:
-        """Whether a registry has this image. A registry that does not answer counts as one that has it not."""
+        """Whether a registry has this image. Raises ContainerError if it does not tell."""
         try:
             self.run("manifest", "inspect", reference)
-        except ContainerError:
-            return False
+        except ContainerError as error:
+            if _NOT_THERE.search(str(error)):
+                return False
+            raise
         return True
 
     def image_id(self, reference: str) -> str | None:

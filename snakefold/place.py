@@ -16,6 +16,10 @@ class Place(Protocol):
         """The content of those files that exist."""
         ...
 
+    def names(self, folder: str) -> list[str]:
+        """Paths of the files directly in a folder; none if there is no such folder."""
+        ...
+
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files."""
         ...
@@ -38,6 +42,10 @@ class LocalPlace:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 found[path] = (self._root / path).read_bytes()
         return found
+
+    def names(self, folder: str) -> list[str]:
+        """Paths of the files directly in a folder; none if there is no such folder."""
+        return [f"{folder}/{path.name}" for path in (self._root / folder).glob("*") if path.is_file()]
 
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files."""

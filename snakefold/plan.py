@@ -72,10 +72,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pins:
-    """Which databases the steps read: digests of their entries in the registry, by name (`weights` by engine)."""
+    """Which databases the steps read: names and digests of their entries in the registry; of `weights`, by engine.
 
-    msa: Mapping[str, str] = field(default_factory=dict)
-    templates: Mapping[str, str] = field(default_factory=dict)
+    `msa` in their order: of equal hits the first database's is kept.
+    """
+
+    msa: Sequence[tuple[str, str]] = ()
+    templates: tuple[str, str] | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -403,11 +406,11 @@ def _searched_chains(
 
 def _search_settings(config: Config, pins: Pins) -> dict[str, Any]:
     # Where the databases lie does not change what is found; which they are does.
-    return {"version": versions.SEARCH_MSA, "search": config.search.parameters(), "databases": dict(pins.msa)}
+    return {"version": versions.SEARCH_MSA, "search": config.search.parameters(), "databases": pins.msa}
 
 
 def _template_settings(config: Config, pins: Pins) -> dict[str, Any]:
-    return {"version": versions.SEARCH_TEMPLATES, "databases": dict(pins.templates), **config.templates.parameters()}
+    return {"version": versions.SEARCH_TEMPLATES, "databases": pins.templates, **config.templates.parameters()}
 
 
 def _search_batches(chains: Sequence[Chain], config: Config, pins: Pins) -> list[Batch]:

@@ -161,7 +161,10 @@ def search_msa(
                 step="search_msa",
                 tool="pyhmmer",
                 version=_version(versions.SEARCH_MSA, "pyhmmer"),
-                parameters=config.parameters() if chain.msa is None else {},
+                # Of equal hits the first database's is kept.
+                parameters=config.parameters() | {"databases": [each.name for each in databases]}
+                if chain.msa is None
+                else {},
                 inputs={"sequence": sha256_of_json(chain.sequence)}
                 | ({} if chain.msa is None else {"msa": own.digest(chain.msa)}),
                 databases=_digests(databases) if chain.msa is None else {},

@@ -19,7 +19,7 @@ from snakefold.engines.driven import DrivenEngine
 from snakefold.errors import FaultsError, SnakefoldError
 from snakefold.files import is_address, sha256_of_json
 from snakefold.fleet import fleet_of_run
-from snakefold.place import S3Place
+from snakefold.place import LocalPlace, S3Place
 from snakefold.plan import Batch, Pins, Plan, make_plan
 from snakefold.sheet import Target, Travelling, check_sheets, files_of_sheets, read_targets, relocated
 
@@ -105,8 +105,8 @@ class Folding:
         chosen = {name for target in targets for name in target.engines}
         weights = {name: self.engines[name].weights for name in sorted(chosen)}
         return Pins(
-            msa={name: self.pin(name) for name in self.preset.msa},
-            templates={self.preset.templates: self.pin(self.preset.templates)},
+            msa=[(name, self.pin(name)) for name in self.preset.msa],
+            templates=(self.preset.templates, self.pin(self.preset.templates)),
             weights={name: self.pin(database) for name, database in weights.items() if database is not None},
         )
 
@@ -371,10 +371,9 @@ class Folding:
         place.delete(path for path, content in others.items() if members & json.loads(content)["members"].keys())
 
     def withdraw_timings(self) -> None:
-        """Remove the timings of other plans, whose summary is about to be replaced, from a run on S3."""
-        if self.prefix:
-            place = S3Place(self.prefix)
-            place.delete(path for path in place.names(f"{self.config.work}/timings") if path != self.timings)
+        """Remove the timings of other plans, whose summary is about to be replaced: who has them seems up to date."""
+        place = S3Place(self.prefix) if self.prefix else LocalPlace(Path())
+        place.delete([path for path in place.names(f"{self.config.work}/timings") if path != self.timings])
 
     def receipts(self, _: Any) -> list[str]:
         """Receipts of all batches, step by step: from them the report learns the keys of what took time."""

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -118,13 +119,15 @@ def test_a_job_that_dies_is_gone_on_with_and_ctrl_c_leaves_it_running(aws_clone:
     assert f"job {job['jobId']} (RUNNING) brings other databases" in refused
 
     process = started(aws_clone, *chosen)
-    assert process.stdout
-    seen = iter(process.stdout)
-    assert any(f"job {job['jobId']} is at it already" in line for line in seen)
-    server.hold_after = None  # not earlier: the job could end before this command has looked for it
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
+    reader.start()
+    # Not let go on earlier: the job could end before this command has looked for it.
+    aws_clone.account.aws.wait_for(lambda: f"job {job['jobId']} is at it already" in "".join(said), 60)
+    server.hold_after = None
     server.release.set()
-    output = "".join(seen)
-    assert process.wait(timeout=60) == 0, output
+    assert process.wait(timeout=120) == 0, said
+    reader.join()
     assert len(jobs(aws_clone)) == earlier + 2
     assert server.served < 1.6 * len(CONTENT)
     found = aws.client("s3").get_object(Bucket=BUCKET, Key=".snakefold/databases/served/proteins.fasta")

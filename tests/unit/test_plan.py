@@ -338,14 +338,20 @@ def test_a_new_version_of_an_engine_renames_its_batches_alone() -> None:
 @pytest.mark.parametrize(
     ("pins", "changed_steps"),
     [
-        (Pins(msa={"proteins": "1"}), {"search_msa", "search_templates", "fold template", "fold aligned"}),
-        (Pins(templates={"entries": "1"}), {"search_templates", "fold template"}),
-        (Pins(weights={"alone": "1"}), {"fold alone"}),
+        ({"msa": [("b", "2"), ("a", "1")]}, {"search_msa", "search_templates", "fold template", "fold aligned"}),
+        ({"msa": [("a", "1"), ("b", "3")]}, {"search_msa", "search_templates", "fold template", "fold aligned"}),
+        ({"templates": ("c", "2")}, {"search_templates", "fold template"}),
+        ({"weights": {"alone": "2"}}, {"fold alone"}),
     ],
 )
-def test_another_database_renames_the_batches_of_the_steps_that_read_it(pins: Pins, changed_steps: set[str]) -> None:
+def test_another_database_renames_the_batches_of_the_steps_that_read_it(
+    pins: dict[str, Any], changed_steps: set[str]
+) -> None:
     targets = [target("a", "M" * 50, "A" * 60, engines=("template", "alone", "aligned"))]
-    before, after = plan(targets), make_plan(targets, config(), pins, engines())
+    first = Pins(msa=[("a", "1"), ("b", "2")], templates=("c", "1"), weights={"alone": "1"})
+    before, after = (
+        make_plan(targets, config(), each, engines()) for each in (first, dataclasses.replace(first, **pins))
+    )
     assert changed(before, after) == with_relaxations(changed_steps)
 
 
