@@ -405,6 +405,7 @@ def _template_uses(prediction: Prediction) -> list[TemplateUse]:
                 entry=entry,
                 chain=chain,
                 sequence=sequence,
+                copied=named.copied,
                 target_row=target_row,
                 template_row=template_row,
                 template_start=sequence.find(residues),

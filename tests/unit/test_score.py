@@ -336,6 +336,7 @@ def test_one_chain_that_equal_chains_learned_from_is_laid_over_each(make, tmp_pa
     score_prediction(complex_on(make, DIMER, chains, [("E", "E")] * 2, copied=False), tmp_path / "out")
     assert overlay_distances(tmp_path / "out") == pytest.approx([0.0, 0.0], abs=0.01)
     assert [each["overlay"] for each in read_json(tmp_path / "out/scores.json")["templates"]] == ["A", "B"]
+    assert "Ab initio model" in (tmp_path / "out/model.cif").read_text()
 
 
 def test_copies_of_a_chain_that_the_model_was_built_on_move_as_the_complex_that_they_are(make, tmp_path):
@@ -348,6 +349,7 @@ def test_copies_of_a_chain_that_the_model_was_built_on_move_as_the_complex_that_
     chains[1] = moved(chains[1], np.eye(3), 4 * axis / np.linalg.norm(axis))
     score_prediction(complex_on(make, DIMER, chains, used, copied=True), tmp_path / "apart")
     assert min(overlay_distances(tmp_path / "apart")) > 1
+    assert "Homology model" in (tmp_path / "apart/model.cif").read_text()
 
 
 def test_a_template_whose_chain_is_not_in_its_file_has_no_overlay(make, tmp_path):
