@@ -387,10 +387,13 @@ def _template_uses(prediction: Prediction) -> list[TemplateUse]:
     Each names the chain that it was used for, and has its two rows in `alignment.fasta`, in the same order.
     """
     uses = []
+    sequences: dict[tuple[Path | None, str], str] = {}
     for named in _named_templates(prediction):
         template, (target_row, template_row) = named.facts, named.rows or (None, None)
         entry, chain = str(template["entry"]), str(template["chain"])
-        sequence = _template_sequence(named.path, chain)
+        if (named.path, chain) not in sequences:
+            sequences[named.path, chain] = _template_sequence(named.path, chain)
+        sequence = sequences[named.path, chain]
         residues = (template_row or "").replace("-", "")
         if not sequence or residues not in sequence:
             sequence = residues
@@ -402,6 +405,7 @@ def _template_uses(prediction: Prediction) -> list[TemplateUse]:
                 entry=entry,
                 chain=chain,
                 sequence=sequence,
+                copied=named.copied,
                 target_row=target_row,
                 template_row=template_row,
                 template_start=sequence.find(residues),
@@ -420,6 +424,8 @@ def _aligned_templates(prediction: Prediction) -> list[AlignedTemplate | None]:
             target_chain=named.target_chain,
             path=named.path,
             chain=str(named.facts["chain"]),
+            copy=named.copy,
+            copied=named.copied,
             target_row=named.rows[0],
             template_row=named.rows[1],
         )
@@ -431,26 +437,42 @@ def _aligned_templates(prediction: Prediction) -> list[AlignedTemplate | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _NamedTemplate:
-    """A template that the engine names, with its file and its rows (target, template), where there are such."""
+    """A template that the engine names, with its file and its rows (target, template), where there are such.
+
+    `copy` is the chain that the alignment names: of an assembly it may be a copy (A-2) of the one that the facts name.
+    """
 
     facts: Mapping[str, Any]
     target_chain: int
     path: Path | None
+    copy: str
     rows: tuple[str, str] | None
+
+    @property
+    def copied(self) -> bool:
+        """Whether residues of the model are those of the template."""
+        return bool(self.facts.get("ranges"))
 
 
 def _named_templates(prediction: Prediction) -> list[_NamedTemplate]:
     listed = list(prediction.prediction.get("templates", []))
     files = {path.name.lower().split(".")[0]: path for path in prediction.templates}
-    pairs: list[tuple[str, str] | None] = [*_alignment_rows(prediction.alignment)]
+    pairs: list[_AlignedRows | None] = [*_alignment_rows(prediction.alignment)]
     if len(pairs) != len(listed):
         pairs = [None] * len(listed)
     named = []
-    for facts, rows in zip(listed, pairs, strict=True):
-        target = int(facts["chain_index"])
-        fits = rows is not None and rows[0].replace("-", "") == prediction.sequences[target]
-        path = files.get(str(facts["entry"]).lower())
-        named.append(_NamedTemplate(facts=facts, target_chain=target, path=path, rows=rows if fits else None))
+    for facts, pair in zip(listed, pairs, strict=True):
+        target, entry = int(facts["chain_index"]), str(facts["entry"])
+        fits = pair is not None and pair.target.replace("-", "") == prediction.sequences[target]
+        named.append(
+            _NamedTemplate(
+                facts=facts,
+                target_chain=target,
+                path=files.get(entry.lower()),
+                copy=pair.name.removeprefix(f"{entry} ") if pair is not None and fits else str(facts["chain"]),
+                rows=(pair.target, pair.template) if pair is not None and fits else None,
+            )
+        )
     return named
 
 
@@ -465,13 +487,26 @@ def _template_sequence(path: Path | None, chain: str) -> str:
         return ""
 
 
-def _alignment_rows(path: Path | None) -> list[tuple[str, str]]:
+@dataclass(frozen=True, kw_only=True)
+class _AlignedRows:
+    """Two rows of an aligned FASTA, equally long; `name` is the header of the template's."""
+
+    target: str
+    template: str
+    name: str
+
+
+def _alignment_rows(path: Path | None) -> list[_AlignedRows]:
     """Target and template rows of each chain out of an aligned FASTA, where they come in turn."""
     if path is None:
         return []
-    records = ["".join(record.split("\n")[1:]).strip() for record in path.read_text().split(">")[1:]]
-    pairs = list(zip(records[::2], records[1::2], strict=False))
-    return pairs if len(records) % 2 == 0 and all(len(top) == len(bottom) for top, bottom in pairs) else []
+    records = [record.split("\n") for record in path.read_text().split(">")[1:]]
+    rows = [(header.strip(), "".join(lines).strip()) for header, *lines in records]
+    pairs = [
+        _AlignedRows(target=target, template=template, name=name)
+        for (_, target), (name, template) in zip(rows[::2], rows[1::2], strict=False)
+    ]
+    return pairs if len(rows) % 2 == 0 and all(len(pair.target) == len(pair.template) for pair in pairs) else []
 
 
 def _copy(source: Path, destination: Path) -> None:

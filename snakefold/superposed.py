@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from snakefold.errors import SnakefoldError
-from snakefold.structures.compare import superpose
+from snakefold.structures.compare import Superposition, superpose
 from snakefold.structures.io import ModelChain, PolymerChain, read_assembly, read_chains
 from snakefold.structures.residues import BACKBONE
 
@@ -17,13 +17,32 @@ _FEWEST_PAIRS = 4  # three points fix a superposition; one more guards against a
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedTemplate:
-    """A template as `alignment.fasta` has it: the target's chain, the entry's file, its chain, the two rows."""
+    """A template as `alignment.fasta` has it: the target's chain, the entry's file, its chain, the two rows.
+
+    `chain` is the author's name, `copy` that of the copy in the assembly (`A-2`), else the same. `copied` tells whether
+    residues of the model are those of the template, or an engine only learned from it.
+    """
 
     target_chain: int
     path: Path
     chain: str
+    copy: str
+    copied: bool
     target_row: str
     template_row: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """A chain of an entry, and the CA positions of aligned residues, its own and the model's, each (n, 3)."""
+
+    chain: PolymerChain
+    own: np.ndarray
+    of_model: np.ndarray
+
+
+Chains = Mapping[str, PolymerChain]
+"""The chains of one unit of an entry by name."""
 
 
 def superposed_templates(
@@ -31,58 +50,93 @@ def superposed_templates(
 ) -> tuple[ModelChain | None, ...]:
     """The backbones of `templates` moved onto `model` by the CA atoms of aligned residues; None where that fails.
 
-    Chains of one entry that stand for different chains of the target move together, as the complex that they are.
+    Chains of one entry that different chains of the model were copied from move together, as the complex that they are.
+    A template that was only learned from moves alone: what the entry has beside that chain was no part of it.
     """
-    entries: dict[Path, dict[str, PolymerChain]] = {}
-    placed: list[tuple[PolymerChain, np.ndarray, np.ndarray] | None] = []
-    groups: dict[tuple[Path, int], list[int]] = {}
-    seen: dict[tuple[Path, int], int] = {}
-    for index, template in enumerate(templates):
-        pairs = None
-        if template is not None:
-            if template.path not in entries:
-                entries[template.path] = _chains_of(template.path)
-            chain = entries[template.path].get(template.chain)
-            pairs = None if chain is None else _aligned(chain, template, model[template.target_chain])
-        placed.append(pairs)
-        if template is None or pairs is None:
-            continue
-        # The first use of an entry for each chain is one complex, the second another.
-        use = (template.path, template.target_chain)
-        seen[use] = seen.get(use, 0) + 1
-        groups.setdefault((template.path, seen[use]), []).append(index)
+    units = {
+        path: _units_of(path) for path in dict.fromkeys(template.path for template in templates if template is not None)
+    }
     moved: list[ModelChain | None] = [None] * len(templates)
-    for members in groups.values():
-        of_group = [found for found in (placed[index] for index in members) if found is not None]
-        mobile = np.concatenate([pair[1] for pair in of_group])
-        if len(mobile) < _FEWEST_PAIRS:
-            continue
-        superposition, _ = superpose(mobile, np.concatenate([pair[2] for pair in of_group]))
-        for index, (chain, _, _) in zip(members, of_group, strict=True):
-            moved[index] = ModelChain(
-                sequence=chain.sequence,
-                atoms={
-                    number: {name: superposition.apply(atoms[name]) for name in BACKBONE if name in atoms}
-                    for number, atoms in chain.residues.items()
-                    if "CA" in atoms
-                },
-                confidence=[None] * len(chain.sequence),
-            )
+    for named in _moved_together(templates, units):
+        for index, chain in _superposed(named, templates, units, model).items():
+            moved[index] = chain
     return tuple(moved)
 
 
-def _chains_of(path: Path) -> dict[str, PolymerChain]:
-    """Chains by name, those of the assembly and those of the file; none where it cannot be read."""
+def _units_of(path: Path) -> tuple[Chains, ...]:
+    """The chains of the file and those of the assembly, each by name; none where it cannot be read."""
     try:
-        return {chain.name: chain for chain in (*read_assembly(path), *read_chains(path))}
+        return tuple({chain.name: chain for chain in read(path)} for read in (read_chains, read_assembly))
     except SnakefoldError:
+        return ()
+
+
+def _moved_together(
+    templates: Sequence[AlignedTemplate | None], units: Mapping[Path, Sequence[Chains]]
+) -> list[dict[int, str]]:
+    """Groups of templates, by index, with the name of the chain that each is."""
+    alone: list[dict[int, str]] = []
+    groups: dict[tuple[Path, int], dict[int, str]] = {}
+    seen: dict[tuple[Path, int], int] = {}
+    for index, template in enumerate(templates):
+        if template is None:
+            continue
+        if not any(template.copy in unit for unit in units[template.path]):
+            alone.append({index: template.chain})
+        elif not template.copied:
+            alone.append({index: template.copy})
+        else:
+            # The first use of an entry for each chain is one complex, the second another.
+            use = (template.path, template.target_chain)
+            seen[use] = seen.get(use, 0) + 1
+            groups.setdefault((template.path, seen[use]), {})[index] = template.copy
+    return [*groups.values(), *alone]
+
+
+def _superposed(
+    named: Mapping[int, str],
+    templates: Sequence[AlignedTemplate | None],
+    units: Mapping[Path, Sequence[Chains]],
+    model: Sequence[ModelChain],
+) -> dict[int, ModelChain]:
+    """The templates of one group, moved as one body, as far as there are such chains."""
+    found: list[tuple[tuple[int, float], Superposition, dict[int, _Pair]]] = []
+    of_group = {index: template for index in named if (template := templates[index]) is not None}
+    for unit in units[next(iter(of_group.values())).path]:
+        pairs: dict[int, _Pair] = {}
+        for index, template in of_group.items():
+            chain = unit.get(named[index])
+            pair = None if chain is None else _aligned(chain, template, model[template.target_chain])
+            if pair is not None:
+                pairs[index] = pair
+        if sum(len(pair.own) for pair in pairs.values()) < _FEWEST_PAIRS:
+            continue
+        superposition, rmsd = superpose(
+            np.concatenate([pair.own for pair in pairs.values()]),
+            np.concatenate([pair.of_model for pair in pairs.values()]),
+        )
+        found.append(((-len(pairs), round(rmsd, 2)), superposition, pairs))
+    if not found:
         return {}
+    # A chain may lie elsewhere in the assembly than in the file: the model was built on one of the two.
+    _, superposition, pairs = min(found, key=lambda each: each[0])
+    return {index: _backbone(pair.chain, superposition) for index, pair in pairs.items()}
 
 
-def _aligned(
-    chain: PolymerChain, template: AlignedTemplate, model: ModelChain
-) -> tuple[PolymerChain, np.ndarray, np.ndarray] | None:
-    """The template's chain with the CA positions of aligned residues, its own and the model's, each (n, 3)."""
+def _backbone(chain: PolymerChain, superposition: Superposition) -> ModelChain:
+    return ModelChain(
+        sequence=chain.sequence,
+        atoms={
+            number: {name: superposition.apply(atoms[name]) for name in BACKBONE if name in atoms}
+            for number, atoms in chain.residues.items()
+            if "CA" in atoms
+        },
+        confidence=[None] * len(chain.sequence),
+    )
+
+
+def _aligned(chain: PolymerChain, template: AlignedTemplate, model: ModelChain) -> _Pair | None:
+    """None if the row is not of the chain's sequence."""
     start = chain.sequence.find(template.template_row.replace("-", ""))
     if start < 0:
         return None
@@ -99,4 +153,8 @@ def _aligned(
         here += letter != "-"
         there += other != "-"
     shape = (-1, 3)
-    return chain, np.array(own, dtype=float).reshape(shape), np.array(of_model, dtype=float).reshape(shape)
+    return _Pair(
+        chain=chain,
+        own=np.array(own, dtype=float).reshape(shape),
+        of_model=np.array(of_model, dtype=float).reshape(shape),
+    )

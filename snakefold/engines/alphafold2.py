@@ -1,6 +1,7 @@
 """AlphaFold 2: the monomer models for one chain, AlphaFold-Multimer for several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +59,39 @@ class AlphaFold2(DrivenEngine):
             ptm=float(values["ptm"]),
             iptm=float(values["iptm"]) if "iptm" in values else None,
             pae=values["pae"],
-            templates=[_used_template(task, number, place) for number, place in places],
+            templates=_used_templates(task, places),
             notes=notes,
         )
 
 
-def _used_template(task: FoldTask, number: int, place: int) -> UsedTemplate:
-    """The hit of chain `number` that stands at `place`."""
-    folder = task.chains[number].templates
-    if folder is None:
-        raise MemberError("bad_output", f"AlphaFold 2 had a template of chain {chain_name(number)}, which has none")
-    hit = read_json(folder / "hits.json")["hits"][place]
-    sequences = {chain.name: chain.sequence for chain in read_chains(folder / hit["file"])}
-    return UsedTemplate(
-        chain_index=number,
-        entry=hit["entry"],
-        chain=hit["chain"],
-        copy=hit["chain"],
-        sequence=sequences[hit["chain"]],
-        pairs=[(first, second) for first, second, _ in hit["pairs"]],
-        evalue=hit["evalue"],
-    )
+def _used_templates(task: FoldTask, places: Sequence[tuple[int, int]]) -> list[UsedTemplate]:
+    """The hits that the model had, as numbers of chains and places among the hits of each."""
+    # Equal chains share their files: of 26 copies with four templates each, four entries are read and not 104.
+    hits_of, sequences_of = cache(_hits), cache(_sequences)
+    used = []
+    for number, place in places:
+        folder = task.chains[number].templates
+        if folder is None:
+            raise MemberError("bad_output", f"AlphaFold 2 had a template of chain {chain_name(number)}, which has none")
+        hit = hits_of(folder)[place]
+        used.append(
+            UsedTemplate(
+                chain_index=number,
+                entry=hit["entry"],
+                chain=hit["chain"],
+                copy=hit["chain"],
+                sequence=sequences_of(folder / hit["file"])[hit["chain"]],
+                pairs=[(first, second) for first, second, _ in hit["pairs"]],
+                evalue=hit["evalue"],
+            )
+        )
+    return used
+
+
+def _hits(folder: Path) -> list[Any]:
+    return read_json(folder / "hits.json")["hits"]
+
+
+def _sequences(entry: Path) -> dict[str, str]:
+    """Those of an entry's chains, by name."""
+    return {chain.name: chain.sequence for chain in read_chains(entry)}

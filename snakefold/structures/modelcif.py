@@ -30,7 +30,8 @@ from snakefold.structures.residues import NAME_OF_LETTER, element_of, output_ord
 class TemplateUse:
     """One template chain that a chain of the model was built on.
 
-    `target_chain` is the index of the model's chain. `sequence` is the template's full sequence. `target_row` and
+    `target_chain` is the index of the model's chain. `sequence` is the template's full sequence. `copied` tells whether
+    residues of the model are those of the template, or an engine only learned from it. `target_row` and
     `template_row` are its alignment, equally long with "-" for gaps, if known: `template_row` begins at index
     `template_start` (0-based) of `sequence`, `target_row` at `target_start` of the model's chain. `identity` is 0-1
     over aligned pairs. `is_pdb_entry` tells an entry of the PDB from a file of the user's own.
@@ -40,6 +41,7 @@ class TemplateUse:
     entry: str
     chain: str
     sequence: str
+    copied: bool
     target_row: str | None = None
     template_row: str | None = None
     target_start: int = 0
@@ -138,7 +140,7 @@ def write_modelcif(
     system.software.extend(programs)
     makers = modelcif.SoftwareGroup(programs) if programs else None
 
-    model = _model(chains, units, by_homology=bool(templates))
+    model = _model(chains, units, by_homology=any(template.copied for template in templates))
     _add_metrics(model, chains, units, confidence_kind, scores)
     for metric in model.qa_metrics:
         metric.software = makers  # python-modelcif asks every metric for it
@@ -150,7 +152,8 @@ def write_modelcif(
     system.alignments.extend(alignments)
     targets = modelcif.data.DataGroup(entity_of.values())
     protocol = modelcif.protocol.Protocol()
-    inputs = modelcif.data.DataGroup(targets)
+    # Templates are found by the MSA, and do not take its place.
+    inputs = modelcif.data.DataGroup([*targets, *sources])
     if used:
         found = modelcif.data.DataGroup(used)
         protocol.steps.append(
@@ -163,8 +166,6 @@ def write_modelcif(
         )
         inputs.extend(found)
         inputs.extend(alignments)
-    else:
-        inputs.extend(sources)
     protocol.steps.append(
         modelcif.protocol.ModelingStep(
             name=f"modelling with {engine}", input_data=inputs, output_data=model, software=makers

@@ -15,7 +15,7 @@ import pytest
 
 from snakefold.batch import BatchRun, read_receipt, run_in_driver
 from snakefold.config import load_config
-from snakefold.engines import ENGINES, AnyEngine, engines_for
+from snakefold.engines import ENGINES, AnyEngine, alphafold2, engines_for
 from snakefold.engines.alphafold2 import AlphaFold2
 from snakefold.engines.base import ChainInputs, FoldTask, Limits
 from snakefold.engines.boltz import Boltz, Boltz2
@@ -244,6 +244,23 @@ class TestAlphaFold2:
         assert len(prediction["notes"]) == 1
         rows = (tmp_path / "out" / "alignment.fasta").read_text().splitlines()
         assert rows == [">target B", second.sequence, ">1afs A", f"{of_entry[30]}-{of_entry[31]}"]
+
+    def test_of_equal_chains_each_entry_is_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shutil.copy(self.library / "1afs.cif.gz", tmp_path)
+        hits = [
+            {"entry": "1afs", "chain": chain, "file": "1afs.cif.gz", "pairs": [[0, 30, 0.9]], "evalue": 1e-5}
+            for chain in "AB"
+        ]
+        (tmp_path / "hits.json").write_text(json.dumps({"hits": hits}))
+        read: list[Path] = []
+        monkeypatch.setattr(alphafold2, "read_chains", lambda path: read.append(path) or read_chains(path))
+        task = FoldTask(chains=(ChainInputs(sequence="AG", templates=tmp_path),) * 3)
+        places = np.array([[chain, place] for chain in range(3) for place in range(2)])
+        _, prediction = self.take_in(task, tmp_path, 6, iptm=np.float32(0.25), templates=places)
+        assert [(each["chain_index"], each["chain"]) for each in prediction["templates"]] == [
+            (chain, name) for chain in range(3) for name in "AB"
+        ]
+        assert read == [tmp_path / "1afs.cif.gz"]
 
     def test_templates_are_read_by_models_that_take_them_if_the_parameters_say_so(self) -> None:
         for parameters, of_one, of_two in (

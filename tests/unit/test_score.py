@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, write_json
 from snakefold.score import Prediction, aligned_errors, confidence_json, pae_json, score_prediction, write_status
-from snakefold.structures.io import ModelChain, read_chains, read_model, write_model
+from snakefold.structures.io import ModelChain, chain_name, read_assembly, read_chains, read_model, write_model
 
-from .structure_helpers import MINI
+from .structure_helpers import MINI, model, moved, rotation
 
 UBIQUITIN = MINI / "targets" / "ubiquitin.cif.gz"
 
@@ -297,9 +298,65 @@ def test_templates_are_laid_over_the_model(make, tmp_path):
     assert read_json(tmp_path / "out/scores.json")["templates"][0]["overlay"] == "A"
 
 
+def complex_on(make, path: Path, chains: list[ModelChain], used: list[tuple[str, str]], copied: bool) -> Prediction:
+    """A prediction of `chains`, each with one template of the whole length: the author's chain and the copy of it."""
+    whole = [[0, len(chains[0].sequence)]]
+    rows, listed = "", []
+    for number, (chain, (author, copy)) in enumerate(zip(chains, used, strict=True)):
+        rows += f">target {chain_name(number)}\n{chain.sequence}\n>1a7g {copy}\n{chain.sequence}\n"
+        listed.append({"chain_index": number, "entry": "1a7g", "chain": author, "ranges": whole if copied else []})
+    prediction = make(
+        sequences=tuple(chain.sequence for chain in chains),
+        chain_ids=tuple(f"{number:016x}" for number in range(len(chains))),
+        prediction={"confidence_kind": "pLDDT", "mean_confidence": 50.0, "templates": listed},
+        msas=(), msa_facts=(), templates=(path,),
+    )  # fmt: skip
+    assert prediction.alignment is not None
+    prediction.alignment.write_text(rows)
+    write_model(prediction.model, chains)
+    return prediction
+
+
+def overlay_distances(folder: Path) -> list[float]:
+    """From each chain of the model to its template's, the mean over CA atoms, in angstrom."""
+    pairs = zip(read_model(folder / "model.cif"), read_model(folder / "templates.cif"), strict=True)
+    return [
+        float(np.mean([np.linalg.norm(chain.atoms[index]["CA"] - laid.atoms[index]["CA"]) for index in chain.atoms]))
+        for chain, laid in pairs
+    ]
+
+
+DIMER = MINI / "templates" / "1a7g.cif.gz"
+"""One chain, E, whose assembly has a copy of it, E-2."""
+
+
+def test_one_chain_that_equal_chains_learned_from_is_laid_over_each(make, tmp_path):
+    (chain,) = read_chains(DIMER)
+    chains = [moved(model(chain), rotation(number), np.array([40.0 * number, 0.0, 0.0])) for number in range(2)]
+    score_prediction(complex_on(make, DIMER, chains, [("E", "E")] * 2, copied=False), tmp_path / "out")
+    assert overlay_distances(tmp_path / "out") == pytest.approx([0.0, 0.0], abs=0.01)
+    assert [each["overlay"] for each in read_json(tmp_path / "out/scores.json")["templates"]] == ["A", "B"]
+    assert "Ab initio model" in (tmp_path / "out/model.cif").read_text()
+
+
+def test_copies_of_a_chain_that_the_model_was_built_on_move_as_the_complex_that_they_are(make, tmp_path):
+    chains = [moved(model(chain), rotation(1), np.array([9.0, 8.0, 7.0])) for chain in read_assembly(DIMER)]
+    used = [("E", "E"), ("E", "E-2")]
+    score_prediction(complex_on(make, DIMER, chains, used, copied=True), tmp_path / "whole")
+    assert overlay_distances(tmp_path / "whole") == pytest.approx([0.0, 0.0], abs=0.01)
+    # Two chains that went 4 angstrom apart lie 2 from the rigid complex.
+    axis = chains[1].atoms[40]["CA"] - chains[0].atoms[40]["CA"]
+    chains[1] = moved(chains[1], np.eye(3), 4 * axis / np.linalg.norm(axis))
+    score_prediction(complex_on(make, DIMER, chains, used, copied=True), tmp_path / "apart")
+    assert min(overlay_distances(tmp_path / "apart")) > 1
+    assert "Homology model" in (tmp_path / "apart/model.cif").read_text()
+
+
 def test_a_template_whose_chain_is_not_in_its_file_has_no_overlay(make, tmp_path):
     prediction = make()
     listed = [{**prediction.prediction["templates"][0], "chain": "Z"}]
+    assert prediction.alignment is not None
+    prediction.alignment.write_text(prediction.alignment.read_text().replace(">1ubi A", ">1ubi Z"))
     score_prediction(replace(prediction, prediction={**prediction.prediction, "templates": listed}), tmp_path / "out")
     assert not (tmp_path / "out/templates.cif").exists()
     assert read_json(tmp_path / "out/scores.json")["templates"][0]["overlay"] is None

@@ -5,6 +5,7 @@ from typing import Any
 
 import biotite.structure.io.pdbx as biotite_pdbx
 import gemmi
+import modelcif
 import modelcif.reader
 import numpy as np
 import pytest
@@ -152,13 +153,14 @@ def test_templates_software_databases_and_steps_are_recorded(tmp_path):
         entry="1hvr",
         chain="B-2",
         sequence="GG" + sequence[10:60],
+        copied=True,
         target_row=sequence,
         template_row="-" * 10 + sequence[10:60] + "-" * 39,
         template_start=2,
         identity=0.985,
         evalue=1e-20,
     )
-    own = TemplateUse(target_chain=0, entry="mine", chain="A", sequence="ACD", is_pdb_entry=False)
+    own = TemplateUse(target_chain=0, entry="mine", chain="A", sequence="ACD", copied=False, is_pdb_entry=False)
     write_modelcif(tmp_path / "model.cif", chains, **{**ARGUMENTS, "templates": [use, own]})
     path = tmp_path / "model.cif"
     assert column(path, "ma_template_ref_db_details", "db_accession_code") == ["1HVR"]
@@ -176,6 +178,21 @@ def test_templates_software_databases_and_steps_are_recorded(tmp_path):
     }
     assert column(path, "ma_protocol_step", "method_type") == ["template search", "modeling", "model refinement"]
     assert column(path, "ma_model_list", "model_type") == ["Homology model"]
+
+
+@pytest.mark.parametrize(("copied", "kind"), [(False, "Ab initio model"), (True, "Homology model")])
+def test_a_model_is_by_homology_only_if_templates_gave_residues_and_is_always_made_of_the_databases(
+    tmp_path, copied, kind
+):
+    chains = dimer()
+    use = TemplateUse(target_chain=0, entry="1hvr", chain="A", sequence=chains[0].sequence, copied=copied)
+    write_modelcif(tmp_path / "model.cif", chains, **{**ARGUMENTS, "templates": [use]})
+    assert column(tmp_path / "model.cif", "ma_model_list", "model_type") == [kind]
+    with (tmp_path / "model.cif").open() as handle:
+        (system,) = modelcif.reader.read(handle)
+    _, modelling, _ = system.protocols[0].steps
+    names = [data.name for data in modelling.input_data if not isinstance(data, modelcif.Entity)]
+    assert names == ["mini", "1hvr chain A"]
 
 
 def test_python_modelcif_reads_back_what_it_was_told(path):

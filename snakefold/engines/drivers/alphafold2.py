@@ -441,7 +441,7 @@ def _chain_of_entry(path: Path, chain: str) -> tuple[dict[int, str], dict[int, d
     letters: dict[int, str] = {}
     atoms: dict[int, dict[str, np.ndarray]] = {}
     taken: dict[tuple[int, str], float] = {}
-    for owner, number, residue, atom, occupancy, model, *xyz in zip(*values):  # noqa: B905 (Python 3.9)
+    for owner, number, residue, atom, occupancy, model, *xyz in zip(*values, strict=True):
         if owner != chain or model != first or not number.isdigit():
             continue
         place = int(number) - 1
