@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from snakefold.engines.used_templates import GIVEN_TEMPLATE
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, replacing, write_json, write_text
 from snakefold.outcome import Status
@@ -46,8 +47,9 @@ class Prediction:
     """All that is known of one finished prediction. The files are those of docs/architecture.md.
 
     `sequences`, `chain_ids`, `msas` and `msa_facts` go chain by chain; `model` and `prediction` are the fold step's,
-    `relaxed` and `relax` the relax step's, None where that step did not run. `templates` are the entries used.
-    `software` maps names to versions, `databases` are mappings of name, version, digest, licence and release.
+    `relaxed` and `relax` the relax step's, None where that step did not run. `templates` are the entries used,
+    `given_template` is that of them which is the user's own, whatever its name. `software` maps names to versions,
+    `databases` are mappings of name, version, digest, licence and release.
     """
 
     target_id: str
@@ -65,6 +67,7 @@ class Prediction:
     alignment: Path | None = None
     pae: Path | None = None
     templates: tuple[Path, ...] = ()
+    given_template: Path | None = None
     software: Mapping[str, str]
     databases: Sequence[Mapping[str, Any]] = ()
 
@@ -468,7 +471,7 @@ def _named_templates(prediction: Prediction) -> list[_NamedTemplate]:
             _NamedTemplate(
                 facts=facts,
                 target_chain=target,
-                path=files.get(entry.lower()),
+                path=prediction.given_template if entry == GIVEN_TEMPLATE else files.get(entry.lower()),
                 copy=pair.name.removeprefix(f"{entry} ") if pair is not None and fits else str(facts["chain"]),
                 rows=(pair.target, pair.template) if pair is not None and fits else None,
             )

@@ -542,6 +542,7 @@ def _prediction(
         entry = read_by_engine(f"{template['chain_index']}/templates/{template['entry']}.cif.gz")
         if entry is not None:
             used.setdefault(entry.name, entry)
+    own = None
     if target.template is not None and "template" in model.inputs:
         own = scratch / "given" / target.template.name
         job.store.fetch(model.inputs["template"], own)
@@ -568,6 +569,7 @@ def _prediction(
         alignment=made_by_engine("alignment.fasta"),
         pae=made_by_engine("pae.json"),
         templates=tuple(used[name] for name in sorted(used)),
+        given_template=own,
         software=_software(engine, model, relaxed),
         databases=model.databases,
     )

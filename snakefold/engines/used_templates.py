@@ -6,6 +6,9 @@ from typing import Any
 
 from snakefold.structures.io import chain_name
 
+GIVEN_TEMPLATE = "given"
+"""The entry name of a template that the user gave: its file name is no part of the result."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UsedTemplate:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from snakefold.engines.used_templates import GIVEN_TEMPLATE
 from snakefold.errors import SnakefoldError
 from snakefold.files import read_json, write_json
 from snakefold.score import Prediction, aligned_errors, confidence_json, pae_json, score_prediction, write_status
@@ -279,9 +281,19 @@ def test_copied_templates_hold_no_time(make, tmp_path):
     assert gzip.decompress(content) == gzip.decompress(UBIQUITIN.read_bytes())
 
 
-def test_templates_are_laid_over_the_model(make, tmp_path):
+@pytest.mark.parametrize("given", [False, True])
+def test_templates_are_laid_over_the_model(make, tmp_path, given):
     (chain,) = read_chains(UBIQUITIN)
     prediction = make()
+    if given:
+        own = Path(shutil.copy(prediction.templates[0], tmp_path / "my_structure.cif.gz"))
+        facts = [{**each, "entry": GIVEN_TEMPLATE} for each in prediction.prediction["templates"]]
+        prediction = replace(
+            prediction,
+            templates=(own,),
+            given_template=own,
+            prediction={**prediction.prediction, "templates": facts},
+        )
     # The model stands elsewhere than the entry.
     turned = {
         index: {name: position[[1, 2, 0]] + 30.0 for name, position in atoms.items()}

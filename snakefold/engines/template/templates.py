@@ -11,11 +11,9 @@ from scipy.spatial import KDTree
 from snakefold.engines.base import ChainInputs, FoldTask
 from snakefold.engines.template.align import Alignment, align_to_chains, build_profile, extend_ends, merge
 from snakefold.engines.template.building import is_left_handed
+from snakefold.engines.used_templates import GIVEN_TEMPLATE
 from snakefold.errors import MemberError, SnakefoldError
 from snakefold.structures.io import PolymerChain, read_assembly, read_chains
-
-GIVEN_TEMPLATE = "given"
-"""The entry name of a template that the user gave: its file name is no part of the result."""
 
 _MIN_ALIGNED = 15
 _MAX_ENTRIES = 8
