@@ -32,7 +32,10 @@ class OwnGpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU of this machine, or a part (MIG) of one; `name` is what `CUDA_VISIBLE_DEVICES` calls it."""
+    """A GPU of this machine, or a part (MIG) of one; `name` is what `CUDA_VISIBLE_DEVICES` calls it.
+
+    `memory_mb` is 0 where the driver does not tell.
+    """
 
     name: str
     uuid: str
@@ -47,7 +50,7 @@ def own_gpu(needed_mb: int, note: Callable[[str], None]) -> Iterator[OwnGpu]:
     is nothing to have. `note` is told if there is something to wait for.
     """
     gpus = sorted(visible_gpus(), key=lambda gpu: -gpu.memory_mb)
-    gpus = [gpu for gpu in gpus if gpu.memory_mb >= needed_mb] or gpus[:1]
+    gpus = [gpu for gpu in gpus if gpu.memory_mb >= needed_mb or not gpu.memory_mb] or gpus[:1]
     if not gpus:
         yield OwnGpu()
         return

@@ -127,6 +127,13 @@ def test_a_program_that_outlives_the_batch_keeps_the_gpu(monkeypatch: pytest.Mon
         assert again.environment == {"CUDA_VISIBLE_DEVICES": "0"}
 
 
+def test_gpus_whose_memory_nobody_tells_are_taken_like_others(machine: Path) -> None:
+    listed = "GPU 0: NVIDIA GB10 (UUID: GPU-dddd-1)\nGPU 1: NVIDIA GB10 (UUID: GPU-dddd-2)\n"
+    answering(machine, listed, "GPU-dddd-1, [N/A]\nGPU-dddd-2, [N/A]\n")
+    with ExitStack() as batches:
+        assert [chosen(batches, 20_000) for _ in range(2)] == ["GPU-dddd-1", "GPU-dddd-2"]
+
+
 def test_without_the_driver_there_is_nothing_to_have(machine: Path) -> None:
     answering(machine, "NVIDIA-SMI has failed\n", "", code=9)
     with own_gpu(0, refuse) as gpu:
